@@ -1,0 +1,181 @@
+package auditlog
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"path"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+)
+
+// Config holds the settings of the function, read from the environment. Names
+// and defaults are those of the Python function, as far as that one has them.
+type Config struct {
+	Bucket      string `env:"GCS_BUCKET,required,notEmpty" help:"bucket that the SecOps feed reads"`
+	AdminKey    secret `env:"OPENAI_ADMIN_KEY,required,notEmpty" help:"OpenAI Admin key with the scope api.audit_logs.read"`
+	Prefix      string `env:"GCS_PREFIX" envDefault:"openai-auditlog" help:"feed prefix: the folder that the feed reads"`
+	StateKey    string `env:"STATE_KEY" envDefault:"openai-auditlog/state.json" help:"name of the state object; keep it outside GCS_PREFIX"`
+	StateBucket string `env:"STATE_BUCKET" help:"bucket of the state and of staged objects (default: GCS_BUCKET)"`
+	MaxRecords  int    `env:"MAX_RECORDS" envDefault:"5000" help:"most records a run; the rest follows in the next runs"`
+	PageSize    int    `env:"PAGE_SIZE" envDefault:"100" help:"records a request, 1 to 100"`
+	Lookback    int64  `env:"LOOKBACK_HOURS" envDefault:"24" help:"how far back the first run reaches, in hours"`
+	Overlap     int64  `env:"OVERLAP_SECONDS" envDefault:"120" help:"how far a run reaches behind what is collected, for records that appear late, in seconds"`
+	BaseURL     string `env:"OPENAI_BASE_URL" envDefault:"https://api.openai.com/v1" help:"API base URL: a regional host or a proxy"`
+	RunTimeout  int64  `env:"RUN_TIMEOUT_SECONDS" envDefault:"480" help:"deadline of a run in seconds; keep it below the service's request timeout"`
+}
+
+// LoadConfig reads the settings from environ, which maps names to values. Its
+// error names every setting that is missing or bad, so that one look is enough
+// to mend them all.
+func LoadConfig(environ map[string]string) (Config, error) {
+	var c Config
+	var faults []string
+	fault := func(name, format string, args ...any) {
+		faults = append(faults, name+": "+fmt.Sprintf(format, args...))
+	}
+
+	err := env.ParseWithOptions(&c, env.Options{Environment: environ})
+	var all env.AggregateError
+	if err != nil && !errors.As(err, &all) {
+		return Config{}, fmt.Errorf("reading settings: %w", err)
+	}
+	failed := map[string]bool{}
+	for _, err := range all.Errors {
+		var unset env.VarIsNotSetError
+		var empty env.EmptyVarError
+		var parse env.ParseError
+		switch {
+		case errors.As(err, &unset):
+			failed[unset.Key] = true
+			fault(unset.Key, "required, but not set")
+		case errors.As(err, &empty):
+			failed[empty.Key] = true
+			fault(empty.Key, "required, but empty")
+		case errors.As(err, &parse):
+			name := settingName(parse.Name)
+			failed[name] = true
+			fault(name, "%q is not a whole number", environ[name])
+		default:
+			return Config{}, fmt.Errorf("reading settings: %w", err)
+		}
+	}
+
+	within := func(name string, v, low, high int64) {
+		if !failed[name] && (v < low || v > high) {
+			fault(name, "%d is not in %d to %d", v, low, high)
+		}
+	}
+	within("MAX_RECORDS", int64(c.MaxRecords), 1, 1<<31)
+	within("PAGE_SIZE", int64(c.PageSize), 1, 100)
+	within("LOOKBACK_HOURS", c.Lookback, 1, 100*366*24)
+	within("OVERLAP_SECONDS", c.Overlap, 0, 366*24*3600)
+	within("RUN_TIMEOUT_SECONDS", c.RunTimeout, 1, 24*3600)
+
+	// A key from a file or a secret manager often ends in a line break.
+	c.AdminKey = secret(strings.TrimSpace(string(c.AdminKey)))
+	if !failed["OPENAI_ADMIN_KEY"] && (c.AdminKey == "" || strings.ContainsFunc(string(c.AdminKey), notVisibleASCII)) {
+		fault("OPENAI_ADMIN_KEY", "holds characters that no key has (its value is not shown)")
+	}
+	if strings.Contains(c.Bucket, "/") {
+		fault("GCS_BUCKET", "%q is not a bucket's name: give it without gs:// and without a folder", c.Bucket)
+	}
+	if strings.Contains(c.StateBucket, "/") {
+		fault("STATE_BUCKET", "%q is not a bucket's name: give it without gs:// and without a folder", c.StateBucket)
+	}
+	if c.StateBucket == "" {
+		c.StateBucket = c.Bucket
+	}
+	c.Prefix = strings.Trim(c.Prefix, "/")
+	if c.Prefix == "" {
+		fault("GCS_PREFIX", "names no folder: the feed must not read the whole bucket")
+	}
+	if c.StateKey == "" || strings.HasPrefix(c.StateKey, "/") || strings.HasSuffix(c.StateKey, "/") {
+		fault("STATE_KEY", "%q is not an object's name", c.StateKey)
+	}
+	u, err := url.Parse(c.BaseURL)
+	switch {
+	case err != nil:
+		fault("OPENAI_BASE_URL", "is not a URL")
+	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
+		fault("OPENAI_BASE_URL", "%q is not an http or https URL", u.Redacted())
+	case u.RawQuery != "" || u.Fragment != "":
+		fault("OPENAI_BASE_URL", "%q must have neither a query nor a fragment", u.Redacted())
+	case u.User != nil:
+		fault("OPENAI_BASE_URL", "%q must not hold a user or password", u.Redacted())
+	}
+	c.BaseURL = strings.TrimRight(c.BaseURL, "/")
+
+	if len(faults) > 0 {
+		return Config{}, fmt.Errorf("bad settings: %s", strings.Join(faults, "; "))
+	}
+	return c, nil
+}
+
+// Setting is one row of the settings table, for help texts.
+type Setting struct {
+	Name, Default, Help string
+	Required            bool
+}
+
+// Settings lists the settings in the order of Config.
+func Settings() []Setting {
+	var list []Setting
+	t := reflect.TypeFor[Config]()
+	for f := range t.Fields() {
+		name, options, _ := strings.Cut(f.Tag.Get("env"), ",")
+		list = append(list, Setting{
+			Name:     name,
+			Default:  f.Tag.Get("envDefault"),
+			Help:     f.Tag.Get("help"),
+			Required: strings.Contains(options, "required"),
+		})
+	}
+	return list
+}
+
+func settingName(field string) string {
+	f, _ := reflect.TypeFor[Config]().FieldByName(field)
+	name, _, _ := strings.Cut(f.Tag.Get("env"), ",")
+	return name
+}
+
+func notVisibleASCII(r rune) bool { return r <= ' ' || r > '~' }
+
+// stateInFeed reports whether the feed would ingest the state object.
+func (c Config) stateInFeed() bool {
+	return c.StateBucket == c.Bucket && strings.HasPrefix(c.StateKey, c.Prefix+"/")
+}
+
+// stagedDir is the folder of staged objects, with its trailing slash: beside
+// the state, but never under the feed prefix, since what lies there must not
+// reach the feed.
+func (c Config) stagedDir() string {
+	dir := path.Join(path.Dir(c.StateKey), "staged") + "/"
+	for c.StateBucket == c.Bucket && strings.HasPrefix(dir, c.Prefix+"/") {
+		dir = "staged-" + dir
+	}
+	return dir
+}
+
+// stepTimeout bounds one storage operation outside the streaming of records.
+// Four of them (close, commit, read back, publish) fit into the reserve.
+func (c Config) stepTimeout() time.Duration { return c.reserve() / 4 }
+
+// reserve is the part of the run's time that reading leaves to commit and
+// publish.
+func (c Config) reserve() time.Duration {
+	return min(time.Minute, time.Duration(c.RunTimeout)*time.Second/4)
+}
+
+// secret is a string that no log line and no error shows.
+type secret string
+
+func (secret) String() string               { return "[secret]" }
+func (secret) GoString() string             { return "[secret]" }
+func (secret) LogValue() slog.Value         { return slog.StringValue("[secret]") }
+func (secret) MarshalText() ([]byte, error) { return []byte("[secret]"), nil }

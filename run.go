@@ -1,0 +1,350 @@
+package auditlog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// Summary holds a run's figures: those of its last log entry.
+type Summary struct {
+	Records       int           // new records, written
+	Skipped       int           // records that had been collected before
+	Late          int           // new records older than what the run before had covered
+	MaxLateness   int64         // of those, in seconds: OVERLAP_SECONDS should be well above it
+	Pages         int           // good answers of the API
+	Retries       int           // requests sent again
+	RateLimitWait time.Duration // waited because the API asked to (429)
+	Bytes         int64         // of the object written
+	Object        string        // gs:// URL of it, "" when there is none
+	OpenWindows   int           // windows of the backlog, for the next runs
+	Watermark     int64         // last_effective_at, Unix seconds
+	Lag           int64         // seconds since the oldest moment that may hold uncollected records
+	Duration      time.Duration
+}
+
+// LogValue gives the figures as a group, times in seconds.
+func (s Summary) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.Int("records", s.Records),
+		slog.Int("skipped", s.Skipped),
+		slog.Int("late", s.Late),
+		slog.Int64("max_lateness_seconds", s.MaxLateness),
+		slog.Int("pages", s.Pages),
+		slog.Int("retries", s.Retries),
+		slog.Float64("rate_limit_wait_seconds", seconds(s.RateLimitWait)),
+		slog.Int64("bytes", s.Bytes),
+		slog.String("object", s.Object),
+		slog.Int("open_windows", s.OpenWindows),
+		slog.Int64("watermark", s.Watermark),
+		slog.Int64("lag_seconds", s.Lag),
+		slog.Float64("duration_seconds", seconds(s.Duration)),
+	)
+}
+
+func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*1000) / 1000 }
+
+// run is one run under way.
+type run struct {
+	*Collector
+	log          *slog.Logger
+	started      time.Time
+	sum          Summary
+	collectedTo  int64 // Unix seconds: all before it is collected
+	organization string
+	committed    time.Time // by the bucket's clock
+	looked       bool      // for a staged object; see tidy
+	limit        int       // records a page, below PAGE_SIZE once a page was too large
+	buf          bytes.Buffer
+}
+
+func (c *Collector) newRun(log *slog.Logger) *run {
+	if c.cfg.stateInFeed() {
+		log.Warn("STATE_KEY lies under GCS_PREFIX, where the feed ingests it and may delete it: set it to a name outside, and move the object there",
+			"state_key", c.cfg.StateKey, "gcs_prefix", c.cfg.Prefix)
+	}
+	return &run{Collector: c, log: log, started: time.Now(), limit: c.cfg.PageSize}
+}
+
+// end logs the run's figures.
+func (r *run) end(err error) Summary {
+	now := time.Now()
+	r.sum.Duration = now.Sub(r.started)
+	if r.collectedTo > 0 {
+		r.sum.Lag = max(0, now.Unix()-r.collectedTo)
+	}
+	if err != nil {
+		r.log.Error("Run failed: "+err.Error(), "run", r.sum)
+	} else {
+		r.log.Info("Run ended", "run", r.sum)
+	}
+	return r.sum
+}
+
+func (r *run) load(ctx context.Context) (snapshot, error) {
+	state, err := r.Collector.load(ctx)
+	if err != nil {
+		return snapshot{}, err
+	}
+	if state.note != "" {
+		r.log.Warn(state.note)
+	}
+	r.organization = state.Organization
+	r.sum.OpenWindows, r.sum.Watermark, r.collectedTo = len(state.Backlog), state.Watermark, state.Watermark
+	return state, nil
+}
+
+// recover publishes what the loaded state names as staged, if nobody has.
+// Until that is done the run must not commit: a state that no longer names an
+// unpublished object would lose it.
+func (r *run) recover(ctx context.Context, state *snapshot) error {
+	if state.Staged == "" {
+		return nil
+	}
+	r.looked = true
+	there, err := r.exists(ctx, state.Staged)
+	if err != nil {
+		return err
+	}
+	if there {
+		final, err := r.Collector.publish(ctx, state.Staged, state.LastObject)
+		if err != nil {
+			return err
+		}
+		if final != "" {
+			r.log.Info("Published what an earlier run had left staged: "+r.logURL(final), "staged", r.stagedURL(state.Staged))
+			state.LastObject = final
+		}
+	}
+	state.Staged = ""
+	return nil
+}
+
+// Why a run has stopped reading though nothing is wrong.
+var (
+	errRecordCap = errors.New("MAX_RECORDS is reached")
+	errRunTime   = errors.New("RUN_TIMEOUT_SECONDS is nearly over")
+)
+
+// failure is what stopped a run, where that is an error.
+func failure(stopped error) error {
+	if errors.Is(stopped, errRecordCap) || errors.Is(stopped, errRunTime) {
+		return nil
+	}
+	return stopped
+}
+
+// errCursorLoop is an answer of an API that does not page consistently: what
+// has been read may hold records twice.
+var errCursorLoop = errors.New("audit log API pages in circles: its cursor comes back to where it was")
+
+// read reads the windows in turn and writes the records not seen before to
+// object. It returns what stopped it, nil when all windows are read to their
+// end.
+func (r *run) read(ctx context.Context, windows *reading, object *stagedObject) error {
+	for windows.open < len(windows.windows) {
+		if err := r.readWindow(ctx, windows, object); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) readWindow(ctx context.Context, windows *reading, object *stagedObject) error {
+	index, restarted := windows.open, false
+	w := windows.windows[index]
+	var loop loopDetector
+	for page := 0; windows.open == index; page++ {
+		left := r.cfg.MaxRecords - r.sum.Records
+		if left <= 0 {
+			return errRecordCap
+		}
+		if page == 0 {
+			r.log.Info(fmt.Sprintf("Fetching audit logs from %s to %s", rfc3339(w.Gte), rfc3339(w.Lte)))
+		}
+		q := query{w.Gte, w.Lte, w.After, min(r.limit, left)}
+		p, err := r.api.page(ctx, q, &r.buf, r.retried)
+		switch {
+		case err == nil:
+		case errors.Is(err, errPageTooLarge) && q.limit > 1:
+			r.limit = q.limit / 2
+			r.log.Warn(fmt.Sprintf("%s: asking for %d records a page", err, r.limit))
+			continue
+		case cursorRefused(err, q) && !restarted:
+			restarted = true
+			if windows.restart(w) {
+				r.log.Warn("The API refuses the cursor of a window whose pages did not come newest first: reading it again from its start, records may be repeated", "gte", w.Gte, "lte", w.Lte, "error", err.Error())
+			} else {
+				r.log.Warn("The API refuses the cursor of a window: reading on from the time reached in it", "gte", w.Gte, "lte", w.Lte, "error", err.Error())
+			}
+			continue
+		case ctx.Err() == nil:
+			return err
+		case errors.Is(err, context.DeadlineExceeded) && r.sum.Pages > 0:
+			return errRunTime
+		case errors.Is(err, context.DeadlineExceeded):
+			return errors.New("audit log API gave no answer before the run's deadline")
+		case errors.Is(err, context.Canceled):
+			return errors.New("run was interrupted: the host is shutting down, or whoever triggered it has gone")
+		default:
+			return err
+		}
+		if err := r.sameOrganization(p.organization); err != nil {
+			return err
+		}
+		if loop.closes(p.cursor) {
+			return errCursorLoop
+		}
+		if err := r.collect(windows, w, p, object); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collect writes a page's new records and moves the window on.
+func (r *run) collect(windows *reading, w *window, p page, object *stagedObject) error {
+	for _, rec := range p.records {
+		if windows.seen(rec) {
+			r.sum.Skipped++
+			continue
+		}
+		if err := object.write(rec.raw); err != nil {
+			return fmt.Errorf("writing %s: %w", r.stagedURL(object.name), err)
+		}
+		if n := len(object.line); n > feedLineLimit {
+			r.log.Warn("A record is longer than the feed takes in one line (4 MB): SecOps will refuse its object", "id", rec.id, "bytes", n)
+		}
+		if late := windows.lateness(w, rec); late > 0 {
+			r.sum.Late++
+			r.sum.MaxLateness = max(r.sum.MaxLateness, late)
+		}
+		windows.meet(w, rec)
+		r.sum.Records++
+	}
+	windows.take(w, p)
+	r.sum.Pages++
+	r.sum.Bytes = object.size
+	r.log.Info(fmt.Sprintf("Page %d: Retrieved %d events", r.sum.Pages, len(p.records)))
+	if r.Progress != nil {
+		r.Progress(r.sum)
+	}
+	return nil
+}
+
+// sameOrganization refuses a key of another organization than the state's: two
+// must not share a watermark.
+func (r *run) sameOrganization(name string) error {
+	switch {
+	case name == "" || name == r.organization:
+		return nil
+	case r.organization == "":
+		r.organization = name
+		return nil
+	}
+	return fmt.Errorf("OPENAI_ADMIN_KEY belongs to organization %q, but state %s to %q: give each organization a STATE_KEY and GCS_PREFIX of its own; if it was renamed, remove \"organization\" from the state object",
+		shorten(name), r.stateURL(), shorten(r.organization))
+}
+
+// retried logs a failed attempt.
+func (r *run) retried(err error, wait time.Duration) {
+	r.sum.Retries++
+	var e *apiError
+	if errors.As(err, &e) && e.status == http.StatusTooManyRequests {
+		r.sum.RateLimitWait += wait
+		r.log.Warn(fmt.Sprintf("Rate limited (429). Retrying after %ss...", strconv.FormatFloat(seconds(wait), 'f', -1, 64)))
+		return
+	}
+	r.log.Warn(fmt.Sprintf("%s. Retrying after %ss...", err, strconv.FormatFloat(seconds(wait), 'f', -1, 64)))
+}
+
+// commit makes what has been read count.
+func (r *run) commit(ctx context.Context, old snapshot, next State) (err error) {
+	if r.committed, err = r.Collector.commit(ctx, old, next); err != nil {
+		return err
+	}
+	r.sum.OpenWindows, r.sum.Watermark = len(next.Backlog), next.Watermark
+	r.collectedTo = next.Watermark
+	if len(next.Backlog) == 0 {
+		r.collectedTo = r.started.Unix()
+	}
+	r.log.Info(fmt.Sprintf("Saved state: last_effective_at=%d", next.Watermark))
+	return nil
+}
+
+// yield ends a run that another one got ahead of. What it staged can never be
+// committed: the state that it would have replaced is gone.
+func (r *run) yield(ctx context.Context, object *stagedObject) {
+	r.log.Info("Another run got ahead of this one and has collected instead of it")
+	r.sum.Records, r.sum.Bytes, r.sum.Late, r.sum.MaxLateness = 0, 0, 0, 0
+	if object.empty() {
+		return
+	}
+	if err := r.deleteStaged(ctx, object.name); err != nil {
+		r.log.Warn("A staged object is left for a later run to remove: "+err.Error(), "staged", object.name)
+	}
+}
+
+// publish makes what has been committed part of the feed, and ends the run's
+// work. stopped is why it did not read everything, nil where it did.
+func (r *run) publish(ctx context.Context, committed State, stopped error) error {
+	if committed.Staged == "" {
+		r.log.Info("No new audit log records found.")
+	} else {
+		final, err := r.Collector.publish(ctx, committed.Staged, committed.LastObject)
+		if err != nil {
+			return fmt.Errorf("%w; the records are committed, and the next run publishes them", err)
+		}
+		if final == "" {
+			final = committed.LastObject // by another instance
+		}
+		r.sum.Object = r.logURL(final)
+		r.log.Info(fmt.Sprintf("Wrote %d records to %s", r.sum.Records, r.sum.Object))
+		r.log.Info(fmt.Sprintf("Successfully processed %d records", r.sum.Records))
+	}
+	if n := len(committed.Backlog); n > 0 {
+		r.log.Warn(fmt.Sprintf("%d windows are left for the next runs: %v. Where that goes on, raise MAX_RECORDS or RUN_TIMEOUT_SECONDS, or run more often", n, stopped))
+	}
+	return nil
+}
+
+// tidy sweeps old staged objects away. Where it fails it only says so. A run
+// that has had to look for a staged object and has none of its own leaves it to
+// the next one: two reads of the bucket are enough for a run without news.
+func (r *run) tidy(ctx context.Context, named string) {
+	if r.looked && named == "" {
+		return
+	}
+	n, err := r.sweep(ctx, named, r.committed)
+	if n > 0 {
+		r.log.Info(fmt.Sprintf("Removed %d staged objects that earlier runs had left uncommitted", n))
+	}
+	if err != nil {
+		r.log.Warn("Old staged objects could not be removed: " + err.Error())
+	}
+}
+
+func rfc3339(unix int64) string { return time.Unix(unix, 0).UTC().Format(time.RFC3339) }
+
+// loopDetector tells whether a series of cursors comes back to one that it had,
+// in constant memory (Brent's algorithm).
+type loopDetector struct {
+	mark         string
+	steps, power int
+}
+
+func (d *loopDetector) closes(cursor string) bool {
+	if cursor != "" && cursor == d.mark {
+		return true
+	}
+	if d.steps++; d.steps > d.power {
+		d.mark, d.steps, d.power = cursor, 0, 2*d.power+1
+	}
+	return false
+}

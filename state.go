@@ -1,0 +1,326 @@
+package auditlog
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/storage"
+	"google.golang.org/api/googleapi"
+)
+
+// maxStateBytes bounds the state object that is read: 64 MiB hold the ids of
+// about a million records.
+const maxStateBytes = 64 << 20
+
+// State is the content of the state object: what has been collected, and what
+// is left to do. Times are Unix seconds.
+//
+// The Python function's state has the first two keys only and is read as it
+// is; that function in turn reads ours by its first key.
+type State struct {
+	// Watermark says that all records before it are collected: High when there
+	// is no backlog, else the oldest Gte of it. People edit it by hand to have a
+	// range read again.
+	Watermark int64  `json:"last_effective_at"`
+	LastRun   string `json:"last_run"` // RFC 3339, UTC
+
+	// High bounds what windows have covered: the next one begins an overlap
+	// before it.
+	High    int64    `json:"high"`
+	Backlog []window `json:"backlog"` // newest to oldest
+
+	// RecentIDs are the collected records that a later read can bring again,
+	// each with its effective_at.
+	RecentIDs map[string]int64 `json:"recent_ids"`
+
+	// Staged names the object that the commit of this state makes part of the
+	// feed, until a later state does not name it; LastObject is its final name.
+	LastObject string `json:"last_object,omitempty"`
+	Staged     string `json:"staged,omitempty"`
+
+	// Organization is the one whose records these are, as the API names it.
+	Organization string `json:"organization,omitempty"`
+}
+
+// window is a range of effective_at that is not read to its end: both ends
+// included, with the cursor reached in it.
+type window struct {
+	Gte   int64  `json:"gte"`
+	Lte   int64  `json:"lte"`
+	After string `json:"after,omitempty"` // "" where reading begins at the start
+
+	// AfterAt is the effective_at of the record that After names. All of the
+	// window above it is read, unless Unordered.
+	AfterAt int64 `json:"after_at,omitempty"`
+	// Unordered is set once pages of the window did not come newest first.
+	Unordered bool `json:"unordered,omitempty"`
+}
+
+func (w *window) contains(at int64) bool { return w.Gte <= at && at <= w.Lte }
+
+// unread reports whether a record at this time may be one that the window has
+// yet to bring, and not one that appeared late.
+func (w *window) unread(at int64) bool {
+	return w.contains(at) && (w.After == "" || w.Unordered || at <= w.AfterAt)
+}
+
+// advance notes that a page has been taken: the cursor moves to its last record.
+func (w *window) advance(p page) {
+	last := w.AfterAt
+	if w.After == "" {
+		last = w.Lte
+	}
+	for _, r := range p.records {
+		w.Unordered = w.Unordered || r.at > last
+		last = r.at
+	}
+	if n := len(p.records); n > 0 {
+		w.Unordered = w.Unordered || p.more && p.records[n-1].id != p.cursor
+		w.AfterAt = last
+	}
+	w.After = p.cursor
+}
+
+// restart makes the window begin anew without its cursor, which the API
+// refuses, and reports whether records may be repeated by that.
+func (w *window) restart() (repeats bool) {
+	if repeats = w.Unordered || !w.contains(w.AfterAt); !repeats {
+		w.Lte = w.AfterAt
+	}
+	w.After, w.AfterAt, w.Unordered = "", 0, false
+	return repeats
+}
+
+// watermark is what last_effective_at must be for the other keys.
+func (s *State) watermark() int64 {
+	if len(s.Backlog) == 0 {
+		return s.High
+	}
+	return slices.MinFunc(s.Backlog, func(a, b window) int { return int(a.Gte - b.Gte) }).Gte
+}
+
+// snapshot is the state as one read of the object gave it.
+type snapshot struct {
+	State
+	generation int64 // 0: there is no object, this is the first run
+	note       string
+	// continues is set where High and RecentIDs are the collector's own, so that
+	// a record below High that is not among them has appeared late.
+	continues bool
+}
+
+// decodeState reads a state object. It refuses what no collector can have
+// written: guessing would lose or repeat records.
+func decodeState(data []byte, now time.Time) (snapshot, error) {
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(data, &keys); err != nil || keys == nil {
+		return snapshot{}, errors.New("it is no JSON object")
+	}
+	limit := now.Add(24 * time.Hour).Unix()
+	plausible := func(name string, t int64) error {
+		if t < 0 || t > limit {
+			return fmt.Errorf("%q is %d, which is negative or more than a day ahead", name, t)
+		}
+		return nil
+	}
+
+	raw, ok := keys["last_effective_at"]
+	if !ok {
+		return snapshot{}, errors.New(`"last_effective_at" is missing`)
+	}
+	watermark, err := wholeNumber(raw)
+	if err != nil {
+		return snapshot{}, fmt.Errorf(`"last_effective_at": %w`, err)
+	}
+	if err := plausible("last_effective_at", watermark); err != nil {
+		return snapshot{}, err
+	}
+	delete(keys, "last_effective_at")
+	delete(keys, "last_run") // informative only
+	rest, err := json.Marshal(keys)
+	if err != nil {
+		return snapshot{}, err
+	}
+	var s State
+	if err := json.Unmarshal(rest, &s); err != nil {
+		return snapshot{}, err
+	}
+
+	if err := plausible("high", s.High); err != nil {
+		return snapshot{}, err
+	}
+	for _, w := range s.Backlog {
+		if err := errors.Join(plausible("gte", w.Gte), plausible("lte", w.Lte), plausible("after_at", w.AfterAt)); err != nil {
+			return snapshot{}, err
+		}
+		if w.Gte > w.Lte {
+			return snapshot{}, fmt.Errorf(`"backlog" has a window from %d back to %d`, w.Gte, w.Lte)
+		}
+	}
+	if s.Staged != "" {
+		if !strings.Contains(s.Staged, "staged") {
+			return snapshot{}, fmt.Errorf(`"staged" is %q, and no staged object has such a name`, s.Staged)
+		}
+		if _, err := time.Parse(objectLayout, path.Base(s.LastObject)); err != nil {
+			return snapshot{}, fmt.Errorf(`"last_object" is %q, and "staged" needs a final name there`, s.LastObject)
+		}
+	}
+
+	snap := snapshot{State: s, continues: true}
+	if _, ours := keys["high"]; !ours {
+		snap.High, snap.Backlog, snap.RecentIDs, snap.continues = watermark, nil, nil, false
+	}
+	if implied := snap.watermark(); watermark != implied {
+		snap.note = fmt.Sprintf("last_effective_at was set by hand from %d to %d: reading goes on from there", implied, watermark)
+		snap.edit(watermark)
+		snap.continues = false
+	}
+	snap.Watermark = watermark
+	return snap, nil
+}
+
+// edit makes the other keys follow a watermark that was set by hand. Moved
+// back, everything from it on is read again, and written again. Moved forward,
+// what lies before it is given up.
+func (s *State) edit(watermark int64) {
+	if watermark < s.watermark() {
+		s.High, s.Backlog, s.RecentIDs = watermark, nil, nil
+		return
+	}
+	var kept []window
+	for _, w := range s.Backlog {
+		w.Gte = max(w.Gte, watermark)
+		if w.Gte <= w.Lte && (w.After == "" || w.Unordered || w.Gte <= w.AfterAt) {
+			kept = append(kept, w)
+		}
+	}
+	s.Backlog, s.High = kept, max(s.High, watermark)
+}
+
+// load reads the state object. An absent object means a first run; nothing
+// else does.
+func (c *Collector) load(ctx context.Context) (snapshot, error) {
+	data, generation, _, err := c.readState(ctx)
+	switch {
+	case errors.Is(err, storage.ErrObjectNotExist) && !bucketMissing(err):
+		return snapshot{}, nil
+	case err != nil:
+		return snapshot{}, fmt.Errorf("reading state %s: %w", c.stateURL(), storageHint(err))
+	}
+	snap, err := decodeState(data, time.Now())
+	if err != nil {
+		return snapshot{}, fmt.Errorf("state %s is damaged: %w; nothing was collected or changed: restore an older version of the object, or mend last_effective_at in it (Unix seconds)", c.stateURL(), err)
+	}
+	snap.generation = generation
+	return snap, nil
+}
+
+// readState returns the state's bytes, their generation and when they were
+// written, by the bucket's clock.
+func (c *Collector) readState(ctx context.Context) (data []byte, generation int64, written time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.stepTimeout())
+	defer cancel()
+	r, err := c.state.NewReader(ctx)
+	if err != nil {
+		return nil, 0, time.Time{}, err
+	}
+	defer r.Close()
+	data, err = io.ReadAll(io.LimitReader(r, maxStateBytes+1))
+	if err == nil && len(data) > maxStateBytes {
+		err = fmt.Errorf("it is larger than %d MiB", maxStateBytes>>20)
+	}
+	return data, r.Attrs.Generation, r.Attrs.LastModified, err
+}
+
+// errOvertaken is the commit of a run that another run got ahead of.
+var errOvertaken = errors.New("another run got ahead of this one")
+
+// commit replaces the state that was loaded as old by next, if nobody else has
+// replaced it: the one write that decides whether a run counts. It returns when
+// the new state was written, by the bucket's clock.
+//
+// After an error other than errOvertaken the write may still land.
+func (c *Collector) commit(ctx context.Context, old snapshot, next State) (time.Time, error) {
+	data, err := json.MarshalIndent(next, "", "  ")
+	if err != nil {
+		return time.Time{}, fmt.Errorf("encoding state: %w", err)
+	}
+	data = append(data, '\n')
+	written, err := c.writeState(ctx, old.generation, data)
+	if err == nil {
+		return written, nil
+	}
+
+	// A write that was applied and whose answer was lost fails like any other,
+	// or fails its own precondition when the client sends it again.
+	found, generation, written, readErr := c.readState(ctx)
+	switch {
+	case readErr != nil && !errors.Is(readErr, storage.ErrObjectNotExist):
+		return time.Time{}, fmt.Errorf("writing state %s: %w; and it could not be read back: %v", c.stateURL(), storageHint(err), readErr)
+	case readErr == nil && bytes.Equal(found, data):
+		return written, nil
+	case generation != old.generation: // absent: 0
+		return time.Time{}, errOvertaken
+	}
+	return time.Time{}, fmt.Errorf("writing state %s: %w", c.stateURL(), storageHint(err))
+}
+
+func (c *Collector) writeState(ctx context.Context, generation int64, data []byte) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.stepTimeout())
+	defer cancel()
+	condition := storage.Conditions{GenerationMatch: generation}
+	if generation == 0 {
+		condition = storage.Conditions{DoesNotExist: true}
+	}
+	w := c.state.If(condition).NewWriter(ctx)
+	w.ContentType = "application/json"
+	w.ChunkSize = max(256<<10, len(data)+1) // one request
+	w.CRC32C, w.SendCRC32C = checksum(data), true
+	if _, err := w.Write(data); err != nil {
+		w.Close()
+		return time.Time{}, err
+	}
+	if err := w.Close(); err != nil {
+		return time.Time{}, err
+	}
+	return w.Attrs().Updated, nil
+}
+
+func (c *Collector) stateURL() string {
+	return "gs://" + c.cfg.StateBucket + "/" + c.cfg.StateKey
+}
+
+// statusOf is the HTTP status that a storage error carries, 0 for none.
+func statusOf(err error) int {
+	var e *googleapi.Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return 0
+}
+
+func bucketMissing(err error) bool {
+	var e *googleapi.Error
+	return errors.As(err, &e) && e.Code == http.StatusNotFound &&
+		strings.Contains(e.Message+e.Body, "bucket does not exist")
+}
+
+// storageHint adds to a storage error what to do about it.
+func storageHint(err error) error {
+	switch status := statusOf(err); {
+	case bucketMissing(err):
+		return fmt.Errorf("%w (no such bucket: check GCS_BUCKET and STATE_BUCKET)", err)
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return fmt.Errorf("%w (the function's service account lacks a role on the bucket, or a retention policy or hold forbids it)", err)
+	}
+	return err
+}
