@@ -39,8 +39,11 @@ type State struct {
 	Backlog []window `json:"backlog"` // newest to oldest
 
 	// RecentIDs are the collected records that a later read can bring again,
-	// each with its effective_at.
-	RecentIDs map[string]int64 `json:"recent_ids"`
+	// each with its effective_at. From RecentSince on they are complete, and no
+	// new window reaches further back: OVERLAP_SECONDS may be raised without
+	// repeating what lies before.
+	RecentIDs   map[string]int64 `json:"recent_ids"`
+	RecentSince int64            `json:"recent_since,omitempty"`
 
 	// Staged names the object that the commit of this state makes part of the
 	// feed, until a later state does not name it; LastObject is its final name.
@@ -121,9 +124,15 @@ type snapshot struct {
 // decodeState reads a state object. It refuses what no collector can have
 // written: guessing would lose or repeat records.
 func decodeState(data []byte, now time.Time) (snapshot, error) {
-	var keys map[string]json.RawMessage
-	if err := json.Unmarshal(data, &keys); err != nil || keys == nil {
-		return snapshot{}, errors.New("it is no JSON object")
+	var stored struct {
+		State
+		// These hide State's keys: their absence, or another spelling, tells.
+		Watermark json.RawMessage `json:"last_effective_at"`
+		LastRun   json.RawMessage `json:"last_run"` // informative only
+		High      *int64          `json:"high"`
+	}
+	if err := json.Unmarshal(data, &stored); err != nil {
+		return snapshot{}, err
 	}
 	limit := now.Add(24 * time.Hour).Unix()
 	plausible := func(name string, t int64) error {
@@ -133,29 +142,21 @@ func decodeState(data []byte, now time.Time) (snapshot, error) {
 		return nil
 	}
 
-	raw, ok := keys["last_effective_at"]
-	if !ok {
-		return snapshot{}, errors.New(`"last_effective_at" is missing`)
+	if stored.Watermark == nil {
+		return snapshot{}, errors.New(`it is no JSON object with "last_effective_at"`)
 	}
-	watermark, err := wholeNumber(raw)
+	watermark, err := wholeNumber(stored.Watermark)
 	if err != nil {
 		return snapshot{}, fmt.Errorf(`"last_effective_at": %w`, err)
 	}
 	if err := plausible("last_effective_at", watermark); err != nil {
 		return snapshot{}, err
 	}
-	delete(keys, "last_effective_at")
-	delete(keys, "last_run") // informative only
-	rest, err := json.Marshal(keys)
-	if err != nil {
-		return snapshot{}, err
+	s := stored.State
+	if stored.High != nil {
+		s.High = *stored.High
 	}
-	var s State
-	if err := json.Unmarshal(rest, &s); err != nil {
-		return snapshot{}, err
-	}
-
-	if err := plausible("high", s.High); err != nil {
+	if err := errors.Join(plausible("high", s.High), plausible("recent_since", s.RecentSince)); err != nil {
 		return snapshot{}, err
 	}
 	for _, w := range s.Backlog {
@@ -176,8 +177,9 @@ func decodeState(data []byte, now time.Time) (snapshot, error) {
 	}
 
 	snap := snapshot{State: s, continues: true}
-	if _, ours := keys["high"]; !ours {
-		snap.High, snap.Backlog, snap.RecentIDs, snap.continues = watermark, nil, nil, false
+	if stored.High == nil { // the Python function's
+		snap.High, snap.Backlog = watermark, nil
+		snap.RecentIDs, snap.RecentSince, snap.continues = nil, 0, false
 	}
 	if implied := snap.watermark(); watermark != implied {
 		snap.note = fmt.Sprintf("last_effective_at was set by hand from %d to %d: reading goes on from there", implied, watermark)
@@ -193,7 +195,8 @@ func decodeState(data []byte, now time.Time) (snapshot, error) {
 // what lies before it is given up.
 func (s *State) edit(watermark int64) {
 	if watermark < s.watermark() {
-		s.High, s.Backlog, s.RecentIDs = watermark, nil, nil
+		s.High, s.Backlog = watermark, nil
+		s.RecentIDs, s.RecentSince = nil, watermark
 		return
 	}
 	var kept []window
@@ -268,6 +271,8 @@ func (c *Collector) commit(ctx context.Context, old snapshot, next State) (time.
 		return time.Time{}, fmt.Errorf("writing state %s: %w; and it could not be read back: %v", c.stateURL(), storageHint(err), readErr)
 	case readErr == nil && bytes.Equal(found, data):
 		return written, nil
+	case readErr != nil && old.generation != 0:
+		return time.Time{}, fmt.Errorf("writing state %s: it was deleted during the run", c.stateURL())
 	case generation != old.generation: // absent: 0
 		return time.Time{}, errOvertaken
 	}

@@ -57,7 +57,7 @@ func plan(s snapshot, now time.Time, overlap, lookback int64) *reading {
 	fresh := &window{Gte: max(0, now.Unix()-lookback), Lte: now.Unix()}
 	if !r.first {
 		// A clock that has been set back must not leave a gap.
-		fresh = &window{Gte: max(0, s.High-overlap), Lte: max(now.Unix(), s.High)}
+		fresh = &window{Gte: max(0, s.High-overlap, s.RecentSince), Lte: max(now.Unix(), s.High)}
 	}
 	r.end = fresh.Lte
 	r.windows = append(r.windows, fresh)
@@ -188,6 +188,7 @@ func (r *reading) next(now time.Time) State {
 	s := r.before
 	s.LastRun = now.UTC().Format(time.RFC3339)
 	s.High = high
+	s.RecentSince = max(r.windows[0].Gte, high-r.overlap)
 	s.Backlog = []window{}
 	for _, w := range r.windows[r.open:] {
 		s.Backlog = append(s.Backlog, *w)

@@ -1,0 +1,94 @@
+// Command auditlog is the collector for operators: it serves the function on
+// this machine, does a single run, or shows the whole at work on a simulated
+// API and bucket.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"example.com/auditlog"
+)
+
+func main() { os.Exit(run()) }
+
+// Exit statuses, but for those of signals.
+const (
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+// errLogged is a failure that has been told where logs go, and need not be told
+// again.
+var errLogged = errors.New("the run failed")
+
+// run executes the command line and returns the exit status.
+func run() int {
+	root := &cobra.Command{
+		Use:   "auditlog",
+		Short: "Collect OpenAI's audit logs into Cloud Storage, for Google SecOps",
+		Long: `auditlog reads the audit log of an OpenAI organization and writes its new
+records, as one object of JSON lines a run, under a Cloud Storage prefix that a
+Google SecOps feed reads: none lost, none repeated, none changed, whatever
+fails. In production it is a function that a Pub/Sub topic triggers; this
+command is the same code at your own hands.
+
+Exit status: 0 success, 1 failure, 2 wrong usage.`,
+		Example: `  # See it at work, with nothing but this binary:
+  auditlog demo
+
+  # Collect what is new, once:
+  GCS_BUCKET=my-bucket OPENAI_ADMIN_KEY=sk-admin-... auditlog run`,
+		Version:       auditlog.Version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	// What fails before a command begins is wrong usage.
+	begun := false
+	root.PersistentPreRun = func(*cobra.Command, []string) { begun = true }
+	root.AddCommand(demoCommand(), runCommand(), serveCommand(), settingsTopic())
+
+	err := root.Execute()
+	if err != nil && !errors.Is(err, errLogged) {
+		fmt.Fprintln(os.Stderr, "auditlog:", err)
+	}
+	switch {
+	case err == nil:
+		return 0
+	case begun:
+		return exitFailure
+	}
+	fmt.Fprintln(os.Stderr, "Run 'auditlog help' for usage.")
+	return exitUsage
+}
+
+// settingsTopic is a help topic: a command that does nothing but explain.
+func settingsTopic() *cobra.Command {
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	for _, s := range auditlog.Settings() {
+		value := s.Default
+		if s.Required {
+			value = "(required)"
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\n", s.Name, value, s.Help)
+	}
+	w.Flush()
+	return &cobra.Command{
+		Use:   "settings",
+		Short: "The settings of run and serve: all are environment variables",
+		Long: `run and serve take their settings from the environment, under the names that
+the function has in the cloud:
+
+` + table.String() + `
+The storage client finds its credentials as Google's clients do: run "gcloud
+auth application-default login", or set GOOGLE_APPLICATION_CREDENTIALS to a key
+file. With STORAGE_EMULATOR_HOST=host:port it talks to an emulator instead, and
+needs none.`,
+	}
+}

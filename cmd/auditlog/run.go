@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"example.com/auditlog"
+)
+
+func runCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Do one run in the foreground",
+		Long: `run does what the function does for one event, and ends. Settings are read from
+the environment; "auditlog help settings" lists them. It is safe beside the
+deployed function: of runs at the same time, one commits.
+
+Logs go to standard error: as JSON, or on a terminal as plain lines below which
+the progress is shown. One line on standard output sums up what was collected.
+
+SIGINT (Ctrl-C) or SIGTERM ends the reading: what has been read is committed, the
+rest is left to the next run, and the exit status is 1. A second signal ends the
+process at once; even so nothing is lost.
+
+Exit status: 0 when the run got everything, or MAX_RECORDS of it; 1 when not.`,
+		Example: `  GCS_BUCKET=my-bucket OPENAI_ADMIN_KEY=sk-admin-... auditlog run`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runOnce(cmd.Context(), cmd.OutOrStdout())
+		},
+	}
+}
+
+// runOnce does a run. Errors go to the log, so that standard error stays JSON
+// to the last line where it began so.
+func runOnce(ctx context.Context, stdout io.Writer) error {
+	log := auditlog.NewLogger(os.Stderr)
+	var screen *console
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		screen = newConsole(os.Stderr)
+		log = slog.New(screen)
+	}
+
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	defer context.AfterFunc(ctx, func() {
+		stop() // so that a second signal kills
+		log.Warn("Interrupted: committing what has been read. A second signal ends the process at once")
+	})()
+
+	cfg, err := auditlog.LoadConfig(env.ToMap(os.Environ()))
+	if err != nil {
+		log.Error(err.Error())
+		return errLogged
+	}
+	collector, err := auditlog.New(ctx, cfg)
+	if err != nil {
+		log.Error(err.Error())
+		return errLogged
+	}
+	if screen != nil {
+		collector.Progress = screen.progress
+	}
+	sum, err := collector.Run(ctx, log)
+	if screen != nil {
+		screen.clear()
+	}
+	// The figures of a failed run may count what it has not committed; with an
+	// object they are good.
+	if err == nil || sum.Object != "" {
+		fmt.Fprintln(stdout, summary(sum))
+	}
+	if err != nil {
+		return errLogged // by Run
+	}
+	return nil
+}
+
+// summary is what a run has come to, in one line.
+func summary(s auditlog.Summary) string {
+	written := "no new records"
+	if s.Object != "" {
+		written = fmt.Sprintf("%d records in %s", s.Records, s.Object)
+	}
+	left := "nothing left"
+	if s.OpenWindows > 0 {
+		left = fmt.Sprintf("%d windows left for the next runs", s.OpenWindows)
+	}
+	return fmt.Sprintf("%s; watermark %s; %s", written, time.Unix(s.Watermark, 0).UTC().Format(time.RFC3339), left)
+}
+
+// console shows a run on a terminal: log entries as plain lines, and below them
+// one that tells how far the run is. It is a slog.Handler.
+type console struct {
+	mu  sync.Mutex
+	w   io.Writer
+	bar *progressbar.ProgressBar
+}
+
+func newConsole(w io.Writer) *console {
+	return &console{w: w, bar: progressbar.NewOptions(-1, // how many records there are is not known
+		progressbar.OptionSetWriter(w),
+		progressbar.OptionShowCount(),
+		progressbar.OptionShowTotalBytes(false),
+		progressbar.OptionShowIts(),
+		progressbar.OptionSetItsString("records"),
+		progressbar.OptionClearOnFinish(),
+		progressbar.OptionSetSpinnerChangeInterval(0), // drawn by progress alone, never behind its back
+	)}
+}
+
+func (c *console) progress(s auditlog.Summary) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bar.Describe(fmt.Sprintf("%d records, %d pages", s.Records, s.Pages))
+	c.bar.Set(s.Records)
+}
+
+// clear removes the line of the progress.
+func (c *console) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bar.Clear()
+}
+
+func (c *console) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
+
+func (c *console) Handle(_ context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, "Page ") {
+		return nil // the progress tells
+	}
+	var line strings.Builder
+	if r.Level >= slog.LevelWarn {
+		line.WriteString(r.Level.String() + ": ")
+	}
+	line.WriteString(r.Message)
+	r.Attrs(func(a slog.Attr) bool {
+		if v := a.Value.Resolve(); v.Kind() != slog.KindGroup { // the figures come as the summary
+			fmt.Fprintf(&line, " %s=%v", a.Key, v)
+		}
+		return true
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bar.Clear()
+	_, err := fmt.Fprintln(c.w, line.String())
+	return err
+}
+
+// The command's own logger has neither attributes nor groups.
+func (c *console) WithAttrs([]slog.Attr) slog.Handler { return c }
+func (c *console) WithGroup(string) slog.Handler      { return c }

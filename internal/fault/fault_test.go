@@ -1,0 +1,211 @@
+package fault_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"example.com/auditlog/internal/fault"
+)
+
+const answer = "0123456789"
+
+// start serves a handler that counts what reaches it, behind faults.
+func start(t *testing.T) (h *fault.Handler, url string, handled *atomic.Int32) {
+	t.Helper()
+	handled = new(atomic.Int32)
+	h = fault.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil || string(body) != "question" {
+			t.Errorf("body = %q, %v", body, err)
+		}
+		handled.Add(1)
+		w.Header().Set("X-Inner", "yes")
+		w.WriteHeader(http.StatusCreated)
+		io.WriteString(w, answer)
+	}))
+	srv := httptest.NewServer(h)
+	t.Cleanup(func() {
+		h.Close()
+		srv.Close()
+	})
+	return h, srv.URL, handled
+}
+
+// ask posts a question. The error is that of the request or of the body.
+func ask(ctx context.Context, url string) (*http.Response, string, error) {
+	// A connection of its own: on a used one the client may try again.
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader("question"))
+	if err != nil {
+		return nil, "", err
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return nil, "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	return res, string(body), err
+}
+
+func TestKinds(t *testing.T) {
+	for _, tt := range []struct {
+		fault   fault.Fault
+		handled int32
+		status  int // 0: no answer
+		body    string
+		err     error // of the body; nil: any, where there is no answer
+	}{
+		{fault.Fault{}, 1, 201, answer, nil},
+		{fault.Fault{Kind: fault.Refuse, Status: 429, Header: http.Header{"Retry-After": {"7"}}, Body: "slow"}, 0, 429, "slow", nil},
+		{fault.Fault{Kind: fault.Refuse}, 0, 503, "", nil},
+		{fault.Fault{Kind: fault.Drop}, 0, 0, "", nil},
+		{fault.Fault{Kind: fault.Lose}, 1, 0, "", nil},
+		{fault.Fault{Kind: fault.Fail, Status: 500, Body: "oh"}, 1, 500, "oh", nil},
+		{fault.Fault{Kind: fault.Cut}, 1, 201, answer[:5], io.ErrUnexpectedEOF},
+	} {
+		t.Run(string(tt.fault.Kind), func(t *testing.T) {
+			h, url, handled := start(t)
+			h.Set(func(int, *http.Request) fault.Fault { return tt.fault })
+
+			res, body, err := ask(t.Context(), url)
+			if got := handled.Load(); got != tt.handled {
+				t.Errorf("handled %d times, want %d", got, tt.handled)
+			}
+			switch {
+			case tt.status == 0:
+				if res != nil || err == nil {
+					t.Errorf("answered: %v, %v", res, err)
+				}
+			case res == nil:
+				t.Fatalf("no answer: %v", err)
+			default:
+				if res.StatusCode != tt.status || body != tt.body || !errors.Is(err, tt.err) {
+					t.Errorf("got %d %q %v, want %d %q %v", res.StatusCode, body, err, tt.status, tt.body, tt.err)
+				}
+				if got, want := res.Header.Get("Retry-After"), tt.fault.Header.Get("Retry-After"); got != want {
+					t.Errorf("Retry-After %q, want %q", got, want)
+				}
+			}
+			want := fault.Request{Method: "POST", Path: "/", Fault: tt.fault.Kind, Status: tt.status}
+			if got := h.Log(); len(got) != 1 || got[0] != want {
+				t.Errorf("log %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
+func TestHang(t *testing.T) {
+	for _, kind := range []fault.Kind{fault.Hang, fault.HangAfter} {
+		for _, end := range []string{"client", "handler"} {
+			t.Run(string(kind)+"/"+end, func(t *testing.T) {
+				h, url, handled := start(t)
+				reached := make(chan struct{})
+				h.SetHooks(nil, func(int, *http.Request) { close(reached) })
+				h.Set(func(int, *http.Request) fault.Fault {
+					if kind == fault.Hang {
+						close(reached)
+					}
+					return fault.Fault{Kind: kind}
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				done := make(chan error)
+				go func() {
+					_, _, err := ask(ctx, url)
+					done <- err
+				}()
+				<-reached
+				if end == "client" {
+					cancel()
+				} else {
+					h.Close()
+				}
+				if err := <-done; err == nil {
+					t.Error("the request was answered")
+				}
+				if got := handled.Load() == 1; got != (kind == fault.HangAfter) {
+					t.Errorf("handled: %v", got)
+				}
+			})
+		}
+	}
+}
+
+func TestScript(t *testing.T) {
+	h, url, handled := start(t)
+	var order []int
+	h.Set(func(n int, r *http.Request) fault.Fault {
+		order = append(order, n) // races unless the calls are serialised
+		if n%2 == 0 {
+			return fault.Fault{Kind: fault.Refuse}
+		}
+		return fault.Fault{}
+	})
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Go(func() { ask(t.Context(), url) })
+	}
+	wg.Wait()
+	if got := handled.Load(); got != 5 {
+		t.Errorf("handled %d of 10, want 5", got)
+	}
+	if want := []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}; !slices.Equal(order, want) {
+		t.Errorf("numbers %v, want %v", order, want)
+	}
+	if h.Count() != 10 || len(h.Log()) != 10 {
+		t.Errorf("count %d, log %v", h.Count(), h.Log())
+	}
+
+	h.Set(nil)
+	if h.Count() != 0 || len(h.Log()) != 0 {
+		t.Errorf("after Set: count %d, log %v", h.Count(), h.Log())
+	}
+	if res, _, err := ask(t.Context(), url+"/a%2Fb?c=%20"); err != nil || res.StatusCode != 201 {
+		t.Errorf("without a script: %v, %v", res, err)
+	}
+	want := fault.Request{Method: "POST", Path: "/a/b", Query: "c=%20", Status: 201}
+	if got := h.Log(); len(got) != 1 || got[0] != want {
+		t.Errorf("log %+v, want %+v", got, want)
+	}
+}
+
+func TestHooks(t *testing.T) {
+	h, url, handled := start(t)
+	var seen []int32
+	h.SetHooks(
+		func(n int, _ *http.Request) { seen = append(seen, int32(n), handled.Load()) },
+		func(n int, _ *http.Request) { seen = append(seen, int32(n), handled.Load()) },
+	)
+	ask(t.Context(), url)
+	h.Set(func(int, *http.Request) fault.Fault { return fault.Fault{Kind: fault.Refuse} })
+	ask(t.Context(), url)
+	if want := []int32{1, 0, 1, 1}; !slices.Equal(seen, want) {
+		t.Errorf("hooks saw %v, want %v", seen, want)
+	}
+}
+
+// A request that did not arrive whole must not be handled: the sender cannot
+// have meant half of it.
+func TestHalfRequest(t *testing.T) {
+	h, url, handled := start(t)
+	body, w := io.Pipe()
+	go func() {
+		io.WriteString(w, "ques")
+		w.CloseWithError(errors.New("sender died"))
+	}()
+	if _, err := http.Post(url, "text/plain", body); err == nil {
+		t.Error("half a request was answered")
+	}
+	if handled.Load() != 0 || h.Count() != 0 {
+		t.Errorf("handled %d, counted %d", handled.Load(), h.Count())
+	}
+}

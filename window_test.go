@@ -1,0 +1,343 @@
+package auditlog
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// pager is an API in memory: records that become visible over time, in some
+// order that pages consistently.
+type pager struct {
+	records []record
+	compare func(a, b record) int
+}
+
+func newestFirst(a, b record) int {
+	if a.at != b.at {
+		return int(b.at - a.at)
+	}
+	return strings.Compare(b.id, a.id)
+}
+
+func oldestFirst(a, b record) int { return newestFirst(b, a) }
+
+func shuffled(a, b record) int {
+	h := func(r record) uint32 { f := fnv.New32a(); f.Write([]byte(r.id)); return f.Sum32() }
+	if x, y := h(a), h(b); x != y {
+		return int(int64(x) - int64(y))
+	}
+	return strings.Compare(a.id, b.id)
+}
+
+func (p *pager) add(r record) {
+	i, _ := slices.BinarySearchFunc(p.records, r, p.compare)
+	p.records = slices.Insert(p.records, i, r)
+}
+
+func (p *pager) page(q query) page {
+	var found page
+	past := q.after == ""
+	for _, r := range p.records {
+		if past && r.at >= q.gte && r.at <= q.lte {
+			if len(found.records) == q.limit {
+				found.more = true
+				break
+			}
+			found.records = append(found.records, r)
+			found.cursor = r.id
+		}
+		past = past || r.id == q.after
+	}
+	return found
+}
+
+// windowRun does what a run does with windows, without the network.
+func windowRun(s snapshot, p *pager, now time.Time, overlap int64, pageSize, maxRecords int, refuse func() bool, got func(record)) snapshot {
+	r := plan(s, now, overlap, 10_000)
+	records := 0
+	for r.open < len(r.windows) && records < maxRecords {
+		w := r.windows[r.open]
+		if w.After != "" && refuse() {
+			r.restart(w)
+		}
+		pg := p.page(query{w.Gte, w.Lte, w.After, min(pageSize, maxRecords-records)})
+		pg.date = now
+		for _, rec := range pg.records {
+			if !r.seen(rec) {
+				got(rec)
+				r.meet(w, rec)
+				records++
+			}
+		}
+		r.take(w, pg)
+	}
+	return snapshot{State: r.next(now), generation: 1, continues: true}
+}
+
+// TestWindows lets records appear in bursts, ties and late, in several orders,
+// and reads them by runs of any page size and cap: each must be collected
+// once, and the watermark must never pass one that is not.
+func TestWindows(t *testing.T) {
+	orders := map[string]func(a, b record) int{"newest first": newestFirst, "oldest first": oldestFirst, "shuffled": shuffled}
+	for name, compare := range orders {
+		t.Run(name, func(t *testing.T) {
+			seeds := 2000
+			if testing.Short() {
+				seeds = 200
+			}
+			for seed := range seeds {
+				windowScenario(t, compare, uint64(seed))
+				if t.Failed() {
+					t.Fatalf("seed %d", seed)
+				}
+			}
+		})
+	}
+}
+
+func windowScenario(t *testing.T, compare func(a, b record) int, seed uint64) {
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	p := &pager{compare: compare}
+	const start = 1_000_000
+	now := int64(start)
+	overlap := int64(rnd.IntN(40))
+	late := overlap // an overlap that is raised holds from then on
+	pageSize, maxRecords := 1+rnd.IntN(7), 1+rnd.IntN(30)
+	spread := 1 + rnd.Int64N(60) // few seconds: many ties
+	refusals := compare != nil && rnd.IntN(3) == 0 && fmt.Sprintf("%p", compare) == fmt.Sprintf("%p", newestFirst)
+
+	counts := map[string]int{}
+	var all []record
+	appear := func() {
+		r := record{id: fmt.Sprintf("%05d", len(all)), at: now - rnd.Int64N(late+1)}
+		if len(all) > 0 && rnd.IntN(4) == 0 {
+			r.at = max(all[len(all)-1].at, now-late) // a tie
+		}
+		all = append(all, r)
+		p.add(r)
+	}
+	var s snapshot
+	check := func() {
+		for _, r := range all {
+			if counts[r.id] > 1 {
+				t.Errorf("record %s at %d collected %d times", r.id, r.at, counts[r.id])
+			}
+			if counts[r.id] == 0 && r.at < s.Watermark-late {
+				t.Errorf("watermark %d has passed record %s at %d", s.Watermark, r.id, r.at)
+			}
+		}
+	}
+	for range 4 + rnd.IntN(8) {
+		for range rnd.IntN(60) {
+			appear()
+			now += rnd.Int64N(spread) / 10
+		}
+		refuse := func() bool { return refusals && rnd.IntN(4) == 0 }
+		if rnd.IntN(4) == 0 {
+			overlap = max(overlap, int64(rnd.IntN(60))) // raised by the operator
+		}
+		s = windowRun(s, p, time.Unix(now, 0), overlap, pageSize, maxRecords, refuse, func(r record) { counts[r.id]++ })
+		check()
+		now += rnd.Int64N(100)
+	}
+	for range 1000 {
+		s = windowRun(s, p, time.Unix(now, 0), overlap, pageSize, maxRecords, func() bool { return false }, func(r record) { counts[r.id]++ })
+		now += rnd.Int64N(100)
+		if len(s.Backlog) == 0 {
+			break
+		}
+	}
+	check()
+	if len(s.Backlog) > 0 {
+		t.Errorf("backlog never ends: %+v", s.Backlog)
+	}
+	for _, r := range all {
+		if counts[r.id] != 1 {
+			t.Errorf("record %s at %d collected %d times, want once", r.id, r.at, counts[r.id])
+		}
+	}
+	for id, at := range s.RecentIDs {
+		if at < s.High-overlap {
+			t.Errorf("id %s at %d is kept without need: high %d, overlap %d", id, at, s.High, overlap)
+		}
+	}
+}
+
+// TestHigh pins what the new window covers, and with it where the next begins.
+func TestHigh(t *testing.T) {
+	const now = 1_000_000
+	more := page{records: []record{{id: "b", at: now - 50}}, cursor: "b", more: true}
+	whole := page{records: []record{{id: "a", at: now - 50}}}
+	tests := []struct {
+		name   string
+		before snapshot
+		page   page
+		date   int64 // the API's clock, 0 for none
+		want   int64
+	}{
+		{"read to its end: the newest record", known(now - 500), whole, now, now - 50},
+		{"never back", known(now - 20), whole, now, now - 20},
+		{"empty: its own end", known(now - 500), page{}, now, now},
+		{"empty, local clock fast: the API's clock", known(now - 500), page{}, now - 300, now - 300},
+		{"empty, API's clock behind what is covered", known(now - 500), page{}, now - 900, now - 500},
+		{"empty, API's clock ahead: its own end", known(now - 500), page{}, now + 900, now},
+		{"empty, no clock of the API: as before", known(now - 500), page{}, 0, now - 500},
+		{"a rest in the backlog: its own end", known(now - 500), more, now, now},
+		{"a rest, local clock fast: the API's clock", known(now - 500), more, now - 30, now - 30},
+		{"a rest, API's clock wrong: the newest record", known(now - 500), more, now - 400, now - 50},
+		{"a rest, no clock of the API: the newest record", known(now - 500), more, 0, now - 50},
+		{"first run, empty, no clock of the API: its start", snapshot{}, page{}, 0, now - 3600},
+		{"local clock set back: as before", known(now + 700), page{}, now, now + 700},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := plan(tt.before, time.Unix(now, 0), 120, 3600)
+			if tt.date != 0 {
+				tt.page.date = time.Unix(tt.date, 0)
+			}
+			r.take(r.windows[0], tt.page)
+			if s := r.next(time.Unix(now, 0)); s.High != tt.want {
+				t.Errorf("high %d, want %d", s.High-now, tt.want-now)
+			}
+		})
+	}
+}
+
+func known(high int64) snapshot {
+	return snapshot{State: State{High: high}, generation: 1, continues: true}
+}
+
+// TestInclusiveCursor: an API whose page begins with the cursor's own record,
+// and the others of its second, repeats nothing.
+func TestInclusiveCursor(t *testing.T) {
+	r := plan(snapshot{}, time.Unix(1000, 0), 0, 1000)
+	w := r.windows[0]
+	var got []string
+	for _, p := range []page{
+		{records: []record{{id: "d", at: 900}, {id: "c", at: 500}}, cursor: "c", more: true},
+		{records: []record{{id: "c", at: 500}, {id: "b", at: 500}}, cursor: "b", more: true},
+		{records: []record{{id: "c", at: 500}, {id: "b", at: 500}, {id: "a", at: 400}}},
+	} {
+		for _, rec := range p.records {
+			if !r.seen(rec) {
+				got = append(got, rec.id)
+				r.meet(w, rec)
+			}
+		}
+		r.take(w, p)
+	}
+	if s := strings.Join(got, ""); s != "dcba" {
+		t.Errorf("collected %s, want dcba", s)
+	}
+}
+
+// TestFlatMemory: ids are remembered for what can come again only, whatever
+// the order.
+func TestFlatMemory(t *testing.T) {
+	for name, at := range map[string]func(i int64) int64{
+		"newest first": func(i int64) int64 { return 1_000_000 - i },
+		"oldest first": func(i int64) int64 { return i + 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := plan(snapshot{}, time.Unix(1_000_000, 0), 120, 1_000_000)
+			w := r.windows[0]
+			most := 0
+			for i := int64(0); i < 200_000; i += 100 {
+				p := page{more: true}
+				for j := range int64(100) {
+					rec := record{id: fmt.Sprint(i + j), at: at(i + j)}
+					p.records, p.cursor = append(p.records, rec), rec.id
+					r.meet(w, rec)
+				}
+				r.take(w, p)
+				most = max(most, len(r.ids))
+			}
+			if most > 3000 {
+				t.Errorf("held %d ids", most)
+			}
+			if n := len(r.next(time.Unix(1_000_000, 0)).RecentIDs); n > 200 {
+				t.Errorf("state holds %d ids", n)
+			}
+		})
+	}
+}
+
+func TestRestart(t *testing.T) {
+	tests := []struct {
+		name    string
+		w       window
+		want    window
+		repeats bool
+	}{
+		{"newest first: from the time reached", window{Gte: 10, Lte: 90, After: "x", AfterAt: 50}, window{Gte: 10, Lte: 50}, false},
+		{"unordered: from the start", window{Gte: 10, Lte: 90, After: "x", AfterAt: 50, Unordered: true}, window{Gte: 10, Lte: 90}, true},
+		{"no time known: from the start", window{Gte: 10, Lte: 90, After: "x"}, window{Gte: 10, Lte: 90}, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if repeats := tt.w.restart(); tt.w != tt.want || repeats != tt.repeats {
+				t.Errorf("got %+v, repeats %v; want %+v, %v", tt.w, repeats, tt.want, tt.repeats)
+			}
+		})
+	}
+}
+
+// TestUnordered: a window knows whether its pages came newest first, within and
+// across pages.
+func TestUnordered(t *testing.T) {
+	tests := map[string]struct {
+		pages [][]int64
+		want  bool
+	}{
+		"newest first": {[][]int64{{90, 80}, {80, 70}}, false},
+		"within":       {[][]int64{{90, 80, 85}}, true},
+		"across":       {[][]int64{{90, 80}, {81, 70}}, true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := window{Gte: 0, Lte: 100}
+			for i, ats := range tt.pages {
+				p := page{more: true}
+				for j, at := range ats {
+					p.cursor = fmt.Sprint(i, j)
+					p.records = append(p.records, record{id: p.cursor, at: at})
+				}
+				w.advance(p)
+			}
+			if w.Unordered != tt.want {
+				t.Errorf("unordered %v, want %v", w.Unordered, tt.want)
+			}
+		})
+	}
+}
+
+func TestLoopDetector(t *testing.T) {
+	for period := 1; period < 40; period++ {
+		var d loopDetector
+		found := false
+		for i := range 10 * (period + 20) {
+			n := i
+			if i > 13 { // a tail of 13, then the circle
+				n = 13 + (i-13)%period
+			}
+			if d.closes(fmt.Sprint(n)) {
+				found = i > 13
+				break
+			}
+		}
+		if !found {
+			t.Errorf("period %d: circle not found, or found too early", period)
+		}
+	}
+	var d loopDetector
+	for i := range 100_000 {
+		if d.closes(fmt.Sprint(i)) {
+			t.Fatalf("straight line taken for a circle at %d", i)
+		}
+	}
+}
