@@ -48,6 +48,7 @@ Exit status: 0 success, 1 failure, 2 wrong usage.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	stderr := os.Stderr // the demonstration lends it to the function
 	// What fails before a command begins is wrong usage.
 	begun := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { begun = true }
@@ -55,7 +56,7 @@ Exit status: 0 success, 1 failure, 2 wrong usage.`,
 
 	err := root.Execute()
 	if err != nil && !errors.Is(err, errLogged) {
-		fmt.Fprintln(os.Stderr, "auditlog:", err)
+		fmt.Fprintln(stderr, "auditlog:", err)
 	}
 	switch {
 	case err == nil:
@@ -63,7 +64,7 @@ Exit status: 0 success, 1 failure, 2 wrong usage.`,
 	case begun:
 		return exitFailure
 	}
-	fmt.Fprintln(os.Stderr, "Run 'auditlog help' for usage.")
+	fmt.Fprintln(stderr, "Run 'auditlog help' for usage.")
 	return exitUsage
 }
 

@@ -93,11 +93,11 @@ func runOnce(ctx context.Context, stdout io.Writer) error {
 func summary(s auditlog.Summary) string {
 	written := "no new records"
 	if s.Object != "" {
-		written = fmt.Sprintf("%d records in %s", s.Records, s.Object)
+		written = fmt.Sprintf("%s in %s", plural(s.Records, "record"), s.Object)
 	}
 	left := "nothing left"
 	if s.OpenWindows > 0 {
-		left = fmt.Sprintf("%d windows left for the next runs", s.OpenWindows)
+		left = plural(s.OpenWindows, "window") + " left for the next runs"
 	}
 	return fmt.Sprintf("%s; watermark %s; %s", written, time.Unix(s.Watermark, 0).UTC().Format(time.RFC3339), left)
 }
@@ -113,8 +113,6 @@ type console struct {
 func newConsole(w io.Writer) *console {
 	return &console{w: w, bar: progressbar.NewOptions(-1, // how many records there are is not known
 		progressbar.OptionSetWriter(w),
-		progressbar.OptionShowCount(),
-		progressbar.OptionShowTotalBytes(false),
 		progressbar.OptionShowIts(),
 		progressbar.OptionSetItsString("records"),
 		progressbar.OptionClearOnFinish(),
@@ -125,7 +123,7 @@ func newConsole(w io.Writer) *console {
 func (c *console) progress(s auditlog.Summary) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.bar.Describe(fmt.Sprintf("%d records, %d pages", s.Records, s.Pages))
+	c.bar.Describe(fmt.Sprintf("%s, %s", plural(s.Records, "record"), plural(s.Pages, "page")))
 	c.bar.Set(s.Records)
 }
 

@@ -5,9 +5,13 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 
 	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
+	"github.com/caarlos0/env/v11"
 	"github.com/spf13/cobra"
+
+	"example.com/auditlog"
 )
 
 func serveCommand() *cobra.Command {
@@ -17,8 +21,9 @@ func serveCommand() *cobra.Command {
 		Short: "Serve the function on this machine",
 		Long: `serve runs the function as the cloud does, through Google's Functions Framework,
 on the port of PORT (default 8080). It does a run for each Pub/Sub event that
-is posted to it. Settings are read from the environment at the first event;
-"auditlog help settings" lists them. Logs go to standard error.
+is posted to it. Settings are read from the environment; "auditlog help settings"
+lists them. Starting makes no request to the API or the bucket. Logs go to
+standard error.
 
 It listens on 127.0.0.1 alone: the server asks nobody who they are (in the cloud
 the platform does), and nobody else on your network should be able to trigger
@@ -32,14 +37,18 @@ one ends the server.`,
   PORT=9000 auditlog serve --host 0.0.0.0`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// Better said now than at the first event.
+			if _, err := auditlog.LoadConfig(env.ToMap(os.Environ())); err != nil {
+				return err
+			}
 			port := cmp.Or(os.Getenv("PORT"), "8080")
 			address := net.JoinHostPort(host, port)
-			// Framework and shell alike would only say so after the lines below.
-			if l, err := net.Listen("tcp", address); err != nil {
+			// The framework would say so only after the lines below.
+			l, err := net.Listen("tcp", address)
+			if err != nil {
 				return fmt.Errorf("serving the function: %w", err)
-			} else {
-				l.Close()
 			}
+			l.Close()
 			fmt.Fprintf(cmd.OutOrStdout(), `Serving the function on http://%s/; Ctrl-C ends it. Trigger a run with:
 
 curl -i http://%[1]s/ \
@@ -62,6 +71,9 @@ curl -i http://%[1]s/ \
 func serve(host, port string) error {
 	if os.Getenv("FUNCTION_TARGET") == "" {
 		os.Setenv("FUNCTION_TARGET", "main")
+	}
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]" // the framework joins the two as they are
 	}
 	if err := funcframework.StartHostPort(host, port); err != nil {
 		return fmt.Errorf("serving the function: %w", err)

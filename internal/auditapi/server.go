@@ -113,26 +113,37 @@ func (s *Server) add(l *log, raw [][]byte) error {
 // Records returns the ordinary records in the order of their adding: the truth
 // that a collector is measured by. The bytes must not be changed.
 func (s *Server) Records() [][]byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	records := slices.Clone(s.ordinary.records)
-	slices.SortFunc(records, func(a, b *record) int { return a.seq - b.seq })
-	raw := make([][]byte, len(records))
-	for i, r := range records {
-		raw[i] = r.raw
+	var raw [][]byte
+	for _, r := range s.inOrder() {
+		raw = append(raw, r.raw)
 	}
 	return raw
 }
 
+// Each calls f for each ordinary record, in the order of their adding.
+func (s *Server) Each(f func(id string, effectiveAt int64)) {
+	for _, r := range s.inOrder() {
+		f(r.id, r.at)
+	}
+}
+
+func (s *Server) inOrder() []*record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	records := slices.Clone(s.ordinary.records)
+	slices.SortFunc(records, func(a, b *record) int { return a.seq - b.seq })
+	return records
+}
+
 // Record returns the ordinary record of that id. The bytes must not be changed.
-func (s *Server) Record(id string) (raw []byte, effectiveAt int64, ok bool) {
+func (s *Server) Record(id string) (raw []byte, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.ordinary.byID[id]
 	if r == nil {
-		return nil, 0, false
+		return nil, false
 	}
-	return r.raw, r.at, true
+	return r.raw, true
 }
 
 // SetOrder sets the order of pages. The default is NewestFirst.

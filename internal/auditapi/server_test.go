@@ -119,9 +119,14 @@ func TestAnswer(t *testing.T) {
 	if got := get(s, "").Body.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	raw, at, ok := s.Record("r1")
-	if want := `{"type":"a","e":{},"n":[1.50,1E+5,9007199254740993],"s":"\u2028` + "\u2028" + ` <&> \ud83d\ude00 a  b","effective_at":7,"id":"r1"}`; string(raw) != want || at != 7 || !ok {
-		t.Errorf("record %s, %d, %v", raw, at, ok)
+	s.Each(func(id string, at int64) {
+		if id != "r1" || at != 7 {
+			t.Errorf("record %s at %d", id, at)
+		}
+	})
+	raw, ok := s.Record("r1")
+	if want := `{"type":"a","e":{},"n":[1.50,1E+5,9007199254740993],"s":"\u2028` + "\u2028" + ` <&> \ud83d\ude00 a  b","effective_at":7,"id":"r1"}`; string(raw) != want || !ok {
+		t.Errorf("record %s, %v", raw, ok)
 	}
 }
 

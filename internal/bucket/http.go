@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
 	"net/url"
@@ -71,12 +70,13 @@ type media struct {
 // client.
 func (s *Server) atomic(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
+		var body bytes.Buffer
+		body.Grow(int(max(0, r.ContentLength)) + bytes.MinRead)
+		if _, err := body.ReadFrom(r.Body); err != nil {
 			panic(http.ErrAbortHandler)
 		}
 		s.mu.Lock()
-		a, err := h(r, body)
+		a, err := h(r, body.Bytes())
 		s.mu.Unlock()
 		if err != nil {
 			a = refusal(err)

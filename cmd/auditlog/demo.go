@@ -1,0 +1,509 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"example.com/auditlog"
+	"example.com/auditlog/internal/auditapi"
+	"example.com/auditlog/internal/world"
+)
+
+// The events of a Pub/Sub topic.
+const (
+	eventType   = "google.cloud.pubsub.topic.v1.messagePublished"
+	eventSource = "//pubsub.googleapis.com/projects/demo/topics/audit-logs"
+)
+
+// lookback is the age of the oldest records. The first run, which begins later,
+// must still reach them.
+const lookback = 24*time.Hour - 10*time.Minute
+
+// maxDeliveries bounds how often an event that is not acknowledged is delivered.
+const maxDeliveries = 20
+
+func demoCommand() *cobra.Command {
+	var o demoOptions
+	c := &cobra.Command{
+		Use:   "demo",
+		Short: "Show the whole at work on a simulated API and bucket",
+		Long: `demo does the main job before your eyes, with no account, no key and no cloud: a
+simulated audit log API, a bucket that is a directory, and between them the real
+function, served by Google's Functions Framework and triggered as Pub/Sub does it.
+At the end it compares every record of the API with every line that the feed
+got; the exit status is 1 if one is missing, repeated or changed.
+
+With --chaos, API and bucket fail in every way they can, and runs race each other
+and are killed on the way. The promise stays the same.
+
+The directory is kept, for you to look into.`,
+		Example: `  auditlog demo
+  auditlog demo --chaos
+  auditlog demo --chaos --seed 7 --dir /tmp/chaos-7`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.out = cmd.OutOrStdout()
+			return runDemo(o)
+		},
+	}
+	c.Flags().StringVar(&o.dir, "dir", "", "directory for the bucket and the log, new or empty (default a temporary one)")
+	c.Flags().BoolVar(&o.chaos, "chaos", false, "let everything fail")
+	c.Flags().Uint64Var(&o.seed, "seed", 1, "seed of the records and, with --chaos, of the faults")
+	c.Flags().BoolVar(&o.logs, "logs", false, "show the function's log here, instead of writing it to function.log")
+	return c
+}
+
+type demoOptions struct {
+	dir         string
+	chaos, logs bool
+	seed        uint64
+	out         io.Writer
+}
+
+// demo is a demonstration under way.
+type demo struct {
+	demoOptions
+	*world.World
+	bucket, prefix, stateKey string
+	address                  string // of the function
+	width                    int    // of the reader's terminal
+	rand                     *rand.Rand
+	shown                    map[string]bool // objects
+	runs                     int
+	faults                   faults
+
+	mu      sync.Mutex // the API and the bucket tell of faults while a run is under way
+	records *auditapi.Generator
+	growing bool
+	events  int
+}
+
+func runDemo(o demoOptions) error {
+	d, err := newDemo(o)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if o.chaos {
+		err = d.chaosStory()
+	} else {
+		err = d.story()
+	}
+	// Whatever kept the story from its end, the comparison shows where it stands.
+	return errors.Join(err, d.verdict())
+}
+
+// newDemo sets the stage: the world, the function's environment, the function.
+func newDemo(o demoOptions) (*demo, error) {
+	var err error
+	if o.dir, err = emptyDir(o.dir); err != nil {
+		return nil, err
+	}
+	d := &demo{
+		demoOptions: o,
+		width:       100,
+		rand:        rand.New(rand.NewPCG(o.seed, 0)),
+		shown:       map[string]bool{},
+		records:     auditapi.NewGenerator(o.seed),
+	}
+	if w, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && w > 40 {
+		d.width = w
+	}
+	if d.World, err = world.New(world.Options{Dir: o.dir, Buckets: []string{"demo-logs"}}); err != nil {
+		return nil, err
+	}
+	settings := d.Settings()
+	settings["MAX_RECORDS"] = "1000"
+	if o.chaos {
+		settings["MAX_RECORDS"], settings["PAGE_SIZE"] = "300", "50"
+	}
+	d.bucket, d.prefix, d.stateKey = settings["GCS_BUCKET"], settings["GCS_PREFIX"], settings["STATE_KEY"]
+	setEnvironment(settings)
+	if !o.logs {
+		f, err := os.Create(filepath.Join(o.dir, "function.log"))
+		if err != nil {
+			return nil, err
+		}
+		// The function logs to whatever this is.
+		os.Stderr = f
+		log.SetOutput(f)
+	}
+	if err := d.serve(); err != nil {
+		return nil, err
+	}
+	d.APIFaults.SetHooks(d.keepGrowing, nil)
+
+	d.printf("The function reads a simulated audit log API and writes to a bucket that is a directory.\n\n")
+	d.line("bucket", "%s", filepath.Join(o.dir, d.bucket))
+	if !o.logs {
+		d.line("log", "%s", filepath.Join(o.dir, "function.log"))
+	}
+	d.line("API", "%s", d.APIBase())
+	d.line("function", "http://%s/", d.address)
+	if o.chaos {
+		d.line("seed", "%d", o.seed)
+	}
+	return d, nil
+}
+
+// emptyDir makes sure that nothing of the reader's is in the way.
+func emptyDir(dir string) (string, error) {
+	if dir == "" {
+		return os.MkdirTemp("", "auditlog-demo-")
+	}
+	switch entries, err := os.ReadDir(dir); {
+	case errors.Is(err, fs.ErrNotExist):
+		return dir, os.MkdirAll(dir, 0o777)
+	case err != nil:
+		return "", err
+	case len(entries) > 0:
+		return "", fmt.Errorf("directory %q is not empty: name a new one with --dir", dir)
+	}
+	return dir, nil
+}
+
+// setEnvironment makes the environment the function's, and keeps out what the
+// reader's own holds: a demonstration must never touch a real bucket.
+func setEnvironment(settings map[string]string) {
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		for _, prefix := range []string{"CLOUD_RUN_", "FUNCTION_", "GCS_", "GOOGLE_", "K_", "OPENAI_", "STORAGE_"} {
+			if strings.HasPrefix(name, prefix) {
+				os.Unsetenv(name)
+			}
+		}
+	}
+	for _, s := range auditlog.Settings() {
+		os.Unsetenv(s.Name)
+	}
+	for name, value := range settings {
+		os.Setenv(name, value)
+	}
+}
+
+// serve serves the function on a free port, and returns when it answers.
+func (d *demo) serve() error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	d.address = l.Addr().String()
+	l.Close() // the framework opens ports by their numbers only
+	host, port, err := net.SplitHostPort(d.address)
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- serve(host, port) }()
+	return await(d.address, failed)
+}
+
+// await returns when something listens at address, or has failed to.
+func await(address string, failed <-chan error) error {
+	for {
+		if c, err := net.Dial("tcp", address); err == nil {
+			return c.Close()
+		}
+		select {
+		case err := <-failed:
+			return err
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// story is the demonstration in which nothing fails.
+func (d *demo) story() error {
+	steps := []struct {
+		title string
+		first func() // what happens before the trigger
+		feed  bool   // the feed reads after the run
+	}{
+		{"the first one reaches 24 hours back", func() { d.add(800, lookback) }, false},
+		{"what is new by now, and records that appear up to 100 seconds late", func() {
+			d.grow(false)
+			d.add(100, 5*time.Second)
+			d.add(50, 100*time.Second)
+		}, true},
+		{"no news, and no object", func() {}, false},
+		{"a burst beyond MAX_RECORDS, 1000 here: the rest becomes the backlog", func() {
+			d.add(2500, 60*time.Second)
+			d.grow(true)
+		}, false},
+		{"Pub/Sub delivers twice: the backlog drains, fresh records first", func() { d.add(40, 5*time.Second) }, true},
+	}
+	d.grow(true)
+	for i, s := range steps {
+		d.begin(s.title)
+		s.first()
+		d.line("API", "holds %d records", len(d.API.Records()))
+		if err := d.deliver(d.event()); err != nil {
+			return err
+		}
+		if i == len(steps)-1 {
+			d.show(3)
+			if err := d.deliver(d.events); err != nil {
+				return err
+			}
+		}
+		d.show(3)
+		if s.feed {
+			if err := d.feed(false); err != nil {
+				return err
+			}
+		}
+	}
+	d.grow(false)
+	return d.drain(false)
+}
+
+// drain triggers runs until one has found nothing new and left nothing open.
+func (d *demo) drain(remove bool) error {
+	for range 20 {
+		d.begin("no more news; what is left is collected")
+		if err := d.deliver(d.event()); err != nil {
+			return err
+		}
+		fresh := d.show(1)
+		if err := d.feed(remove); err != nil {
+			return err
+		}
+		if s, err := d.state(); err == nil && fresh == 0 && len(s.Backlog) == 0 && s.Staged == "" {
+			return nil
+		}
+	}
+	return errors.New("runs do not come to an end of the news")
+}
+
+// grow says whether records are added while a run reads.
+func (d *demo) grow(on bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.growing = on
+}
+
+// keepGrowing is the hook that adds records: an organization does not hold its
+// breath while its log is read.
+func (d *demo) keepGrowing(int, *http.Request) {
+	d.mu.Lock()
+	growing := d.growing
+	d.mu.Unlock()
+	if growing {
+		d.add(1, 0)
+	}
+}
+
+// add adds n records to the API, of the time from back ago to now.
+func (d *demo) add(n int, back time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := time.Now()
+	ats := make([]int64, n)
+	for i := range ats {
+		ats[i] = now.Add(-time.Duration(d.rand.Int64N(int64(back) + 1))).Unix()
+	}
+	slices.Sort(ats)
+	raw := make([][]byte, n)
+	for i, at := range ats {
+		raw[i] = d.records.Next(at)
+	}
+	if err := d.API.Add(raw...); err != nil {
+		panic(err) // the generator's records are good
+	}
+}
+
+// event publishes: it returns the id of a new event.
+func (d *demo) event() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.events++
+	return d.events
+}
+
+// deliver delivers an event as Pub/Sub does: again, until it is acknowledged.
+func (d *demo) deliver(event int) error {
+	for range maxDeliveries {
+		started := time.Now()
+		status, err := post(d.address, event)
+		if err != nil {
+			return err
+		}
+		took := time.Since(started).Seconds()
+		if status/100 == 2 {
+			d.line("Pub/Sub", "event %d is acknowledged: %d after %.1f s", event, status, took)
+			return nil
+		}
+		d.line("Pub/Sub", "event %d is not: %d after %.1f s; it is delivered again", event, status, took)
+		d.faults.count("Pub/Sub: event delivered again")
+	}
+	return fmt.Errorf("event %d was delivered %d times in vain", event, maxDeliveries)
+}
+
+// post sends an event in the form in which Eventarc sends those of Pub/Sub.
+func post(address string, event int) (status int, err error) {
+	id := strconv.Itoa(event)
+	body := fmt.Sprintf(`{"message":{"data":"e30=","messageId":%q,"publishTime":%q},"subscription":"projects/demo/subscriptions/audit-logs"}`,
+		id, time.Now().UTC().Format(time.RFC3339Nano))
+	req, err := http.NewRequest(http.MethodPost, "http://"+address+"/projects/demo/topics/audit-logs", strings.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	for name, value := range map[string]string{
+		"Content-Type":   "application/json",
+		"Ce-Specversion": "1.0",
+		"Ce-Type":        eventType,
+		"Ce-Source":      eventSource,
+		"Ce-Id":          id,
+	} {
+		req.Header.Set(name, value)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, err
+}
+
+// show shows the objects that are new under the feed prefix, with the first of
+// their records, and the state. It returns how many objects are new.
+func (d *demo) show(records int) (fresh int) {
+	for _, o := range d.Bucket.Objects(d.bucket, d.prefix+"/") {
+		if d.shown[o.Name] {
+			continue
+		}
+		d.shown[o.Name] = true
+		fresh++
+		data, err := d.Bucket.Read(d.bucket, o.Name)
+		if err != nil {
+			d.line("object", "%s cannot be read: %v", o.Name, err)
+			continue
+		}
+		lines := bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n"))
+		d.line("object", "%s, %s:", o.Name, plural(len(lines), "record"))
+		for _, l := range lines[:min(records, len(lines))] {
+			d.line("", "%s", l)
+		}
+	}
+	s, err := d.state()
+	if err != nil {
+		d.line("state", "%v", err)
+		return fresh
+	}
+	if _, _, err := d.Bucket.Get(d.bucket, s.Staged); s.Staged != "" && err == nil {
+		d.line("staged", "%s is committed, and not yet published", s.Staged)
+	}
+	clock := func(unix int64) string { return time.Unix(unix, 0).UTC().Format("Mon 15:04:05") }
+	d.line("state", "last_effective_at %s, high %s, %s", clock(s.Watermark), clock(s.High), plural(len(s.RecentIDs), "recent id"))
+	for _, w := range s.Backlog {
+		d.line("", "left to read: %s back to %s", clock(cmp.Or(w.AfterAt, w.Lte)), clock(w.Gte))
+	}
+	return fresh
+}
+
+func (d *demo) state() (s auditlog.State, err error) {
+	data, err := d.Bucket.Read(d.bucket, d.stateKey)
+	if err != nil {
+		return s, err
+	}
+	return s, json.Unmarshal(data, &s)
+}
+
+// feed lets the feed read what is new under its prefix, and delete it then where
+// it is set to.
+func (d *demo) feed(remove bool) error {
+	before := d.Report().Collected
+	if err := d.Feed(remove); err != nil {
+		return err
+	}
+	then := ""
+	if remove {
+		then = ", and deletes what it has read"
+	}
+	d.line("feed", "reads %s%s", plural(d.Report().Collected-before, "line"), then)
+	return nil
+}
+
+// verdict compares what the API holds with what the feed got.
+func (d *demo) verdict() error {
+	if err := d.Feed(false); err != nil {
+		return err
+	}
+	r := d.Report()
+	d.printf("\nEvery record of the API, against every line that the feed got:\n\n")
+	w := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', 0)
+	for _, row := range []struct {
+		name  string
+		count int
+	}{
+		{"records in the API", len(d.API.Records())},
+		{"lines in the feed", r.Collected},
+		{"missing", r.Missing},
+		{"repeated", r.Repeated},
+		{"altered", r.Altered},
+	} {
+		fmt.Fprintf(w, "  %s\t%6d\n", row.name, row.count)
+	}
+	w.Flush()
+	if err := r.Err(); err != nil {
+		return fmt.Errorf("the promise is broken, look into %s: %w", d.dir, err)
+	}
+	d.printf("\nNothing is lost, nothing is repeated, nothing is changed.\n")
+	return nil
+}
+
+// begin begins a step.
+func (d *demo) begin(title string) {
+	d.runs++
+	d.printf("\nRun %d: %s\n", d.runs, title)
+}
+
+// line prints one line of a step, cut to the reader's terminal.
+func (d *demo) line(label, format string, args ...any) {
+	text := []rune(fmt.Sprintf("  %-8s  ", label) + fmt.Sprintf(format, args...))
+	for i, r := range text {
+		if !unicode.IsPrint(r) {
+			text[i] = '·' // records hold what a terminal would obey
+		}
+	}
+	if len(text) > d.width {
+		text = append(text[:d.width-1], '…')
+	}
+	d.printf("%s\n", string(text))
+}
+
+func (d *demo) printf(format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fmt.Fprintf(d.out, format, args...)
+}
+
+// plural is n and the noun, which takes an s.
+func plural(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"example.com/auditlog"
+	"example.com/auditlog/internal/auditapi"
+	"example.com/auditlog/internal/world"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"auditlog": main})
+}
+
+// TestScripts types whole commands. Scripts have these of their own:
+//
+//	exits STATUS COMMAND...  run the command, which must end with that status
+//	world N                  start a world with N records, and set the environment for it
+//	complete                 fail unless the world's feed has got each record once, unchanged
+//	freeport                 set PORT to a port that nobody uses
+//	trigger                  send the function on PORT an event, as soon as it is served
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Values[fixtureKey{}] = new(fixture)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":    exits,
+			"world":    startWorld,
+			"complete": complete,
+			"freeport": freePort,
+			"trigger":  trigger,
+		},
+	})
+}
+
+// fixture is what a script's commands share.
+type fixture struct{ world *world.World }
+
+type fixtureKey struct{}
+
+func fixtureOf(ts *testscript.TestScript) *fixture { return ts.Value(fixtureKey{}).(*fixture) }
+
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	err = ts.Exec(args[1], args[2:]...)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit status %d (%v), want %d", got, err, want)
+	}
+}
+
+func startWorld(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	w, err := world.New(world.Options{})
+	ts.Check(err)
+	ts.Defer(w.Close)
+	g, at := auditapi.NewGenerator(1), time.Now().Add(-time.Hour).Unix()
+	for i := range n {
+		ts.Check(w.API.Add(g.Next(at + int64(i))))
+	}
+	for name, value := range w.Settings() {
+		ts.Setenv(name, value)
+	}
+	fixtureOf(ts).world = w
+}
+
+func complete(ts *testscript.TestScript, _ bool, _ []string) {
+	w := fixtureOf(ts).world
+	ts.Check(w.Check())
+	if got, want := w.Report().Collected, len(w.API.Records()); got != want {
+		ts.Fatalf("the feed got %d lines of %d records", got, want)
+	}
+}
+
+func freePort(ts *testscript.TestScript, _ bool, _ []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	ts.Check(err)
+	ts.Check(l.Close())
+	ts.Setenv("PORT", port)
+}
+
+func trigger(ts *testscript.TestScript, _ bool, _ []string) {
+	address := "127.0.0.1:" + ts.Getenv("PORT")
+	ts.Check(await(address, nil))
+	status, err := post(address, 1)
+	ts.Check(err)
+	if status != http.StatusOK {
+		ts.Fatalf("the event was answered with %d", status)
+	}
+}
+
+// TestConsole reads what a terminal shows in the end.
+func TestConsole(t *testing.T) {
+	var out bytes.Buffer
+	c := newConsole(&out)
+	log := slog.New(c)
+	log.Info("Fetching audit logs")
+	log.Info("Page 1: Retrieved 100 events")
+	c.progress(auditlog.Summary{Records: 100, Pages: 1})
+	log.Warn("Rate limited (429). Retrying after 2s...")
+	c.progress(auditlog.Summary{Records: 200, Pages: 2})
+	log.Warn("A record is long", "id", "audit_log-1", "run", auditlog.Summary{})
+
+	want := "Fetching audit logs\nWARN: Rate limited (429). Retrying after 2s...\nWARN: A record is long id=audit_log-1\n"
+	if got := screen(out.String()); got != want {
+		t.Errorf("the terminal shows\n%s\nwant\n%s", got, want)
+	}
+	c.progress(auditlog.Summary{Records: 300, Pages: 3})
+	if got := screen(out.String()); !strings.Contains(got, "300 records, 3 pages") {
+		t.Errorf("no progress is shown:\n%s", got)
+	}
+	c.clear()
+	if got := screen(out.String()); got != want {
+		t.Errorf("cleared, the terminal shows\n%s\nwant\n%s", got, want)
+	}
+}
+
+// screen is what stays on a terminal, without spaces at the ends of lines.
+func screen(output string) string {
+	lines := strings.Split(output, "\n")
+	for i, l := range lines {
+		var shown []rune
+		for part := range strings.SplitSeq(l, "\r") {
+			over := []rune(part)
+			shown = append(over, shown[min(len(over), len(shown)):]...)
+		}
+		lines[i] = strings.TrimRight(string(shown), " ")
+	}
+	return strings.Join(lines, "\n")
+}

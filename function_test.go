@@ -1,0 +1,927 @@
+package auditlog
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/auditlog/internal/auditapi"
+	"example.com/auditlog/internal/fault"
+	"example.com/auditlog/internal/world"
+)
+
+const (
+	apiPath   = "/v1/organization/audit_logs"
+	stateName = "state/openai-auditlog/state.json"
+)
+
+// harness is a world of an API and a bucket, and what the tests do in it.
+type harness struct {
+	*world.World
+	t       *testing.T
+	env     map[string]string
+	records *auditapi.Generator
+	logs    bytes.Buffer
+	clients []func()
+}
+
+// inBubble runs f in a world of its own, with a clock that stands still but
+// while everything waits.
+func inBubble(t *testing.T, f func(h *harness)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, world.Options{InMemory: true, Buckets: []string{"logs", "states"}})
+		defer h.Close()
+		f(h)
+	})
+}
+
+func newHarness(t *testing.T, o world.Options) *harness {
+	t.Helper()
+	w, err := world.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The bubble's clock begins at midnight: let a day of records lie behind it.
+	return &harness{World: w, t: t, env: w.Settings(), records: auditapi.NewGenerator(1)}
+}
+
+func (h *harness) Close() {
+	for _, f := range h.clients {
+		f()
+	}
+	h.World.Close()
+}
+
+// collector returns a new instance of the function.
+func (h *harness) collector() *Collector {
+	h.t.Helper()
+	cfg, err := LoadConfig(h.env)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	transport := h.Transport()
+	c, err := newCollector(context.Background(), cfg, transport, h.StorageOptions()...)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.clients = append(h.clients, transport.CloseIdleConnections)
+	return c
+}
+
+// run does one run of a new instance, as a cold start does.
+func (h *harness) run() (Summary, error) {
+	h.t.Helper()
+	return h.collector().Run(h.t.Context(), slog.New(slog.NewJSONHandler(&h.logs, &slog.HandlerOptions{ReplaceAttr: cloudNames})))
+}
+
+// mustRun does a run that must end well.
+func (h *harness) mustRun() Summary {
+	h.t.Helper()
+	sum, err := h.run()
+	if err != nil {
+		h.t.Fatalf("run: %v\n%s", err, h.logs.String())
+	}
+	return sum
+}
+
+// add makes n records appear, the newest ago seconds old, step seconds apart.
+func (h *harness) add(n int, ago, step int64) {
+	h.t.Helper()
+	for i := range int64(n) {
+		if err := h.API.Add(h.records.Next(time.Now().Unix() - ago - i*step)); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+}
+
+// settle heals everything and runs until nothing is left to do; then each
+// record must have reached the feed once, unchanged.
+func (h *harness) settle() {
+	h.t.Helper()
+	h.APIFaults.Set(nil)
+	h.BucketFaults.Set(nil)
+	for range 200 {
+		time.Sleep(time.Hour) // of the bubble's clock
+		if sum := h.mustRun(); sum.OpenWindows == 0 && sum.Records == 0 {
+			if err := h.Check(); err != nil {
+				h.t.Errorf("%v\n%s", err, h.logs.String())
+			}
+			if s := h.state(); s.Staged != "" {
+				h.t.Errorf("state still names %s as staged", s.Staged)
+			}
+			return
+		}
+	}
+	h.t.Error("runs never settle")
+}
+
+func (h *harness) state() State {
+	h.t.Helper()
+	data, err := h.Bucket.Read(h.bucketOf("STATE_BUCKET"), h.env["STATE_KEY"])
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	s, err := decodeState(data, time.Now())
+	if err != nil {
+		h.t.Fatalf("%v in %s", err, data)
+	}
+	return s.State
+}
+
+func (h *harness) bucketOf(setting string) string {
+	if b := h.env[setting]; b != "" {
+		return b
+	}
+	return h.env["GCS_BUCKET"]
+}
+
+// names lists the objects of the log bucket under a prefix.
+func (h *harness) names(prefix string) []string {
+	var names []string
+	for _, o := range h.Bucket.Objects("logs", prefix) {
+		names = append(names, o.Name)
+	}
+	return names
+}
+
+// wantLog checks that the log has a line with each of the parts.
+func (h *harness) wantLog(parts ...string) {
+	h.t.Helper()
+	for _, p := range parts {
+		if !strings.Contains(h.logs.String(), p) {
+			h.t.Errorf("log lacks %q:\n%s", p, h.logs.String())
+		}
+	}
+}
+
+// at returns a script that lets a fault strike request n only.
+func at(n int, f fault.Fault) fault.Script {
+	return func(i int, _ *http.Request) fault.Fault {
+		if i == n {
+			return f
+		}
+		return fault.Fault{}
+	}
+}
+
+// from returns a script that lets a fault strike every request from n on.
+func from(n int, f fault.Fault) fault.Script {
+	return func(i int, _ *http.Request) fault.Fault {
+		if i >= n {
+			return f
+		}
+		return fault.Fault{}
+	}
+}
+
+// TestRun follows one first run from the records to the feed, the state and
+// the log.
+func TestRun(t *testing.T) {
+	inBubble(t, func(h *harness) {
+		h.add(250, 5, 60)
+		started := time.Now()
+		sum := h.mustRun()
+
+		name := "openai-auditlog/" + started.UTC().Format("openai_auditlog_20060102_150405.ndjson")
+		objects := h.Bucket.Objects("logs", "openai-auditlog/")
+		if len(objects) != 1 || objects[0].Name != name || objects[0].ContentType != "application/x-ndjson" {
+			t.Fatalf("objects under the feed prefix: %+v", objects)
+		}
+		data, err := h.Bucket.Read("logs", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := append(bytes.Join(h.API.Records(), []byte("\n")), '\n'); len(data) != len(want) || bytes.Count(data, []byte("\n")) != 250 {
+			t.Errorf("object has %d bytes, %d lines; want %d, 250", len(data), bytes.Count(data, []byte("\n")), len(want))
+		}
+		s := h.state()
+		want := started.Unix() - 5
+		if s.Watermark != want || s.High != want || len(s.Backlog) != 0 || s.LastObject != name || s.LastRun != started.UTC().Format(time.RFC3339) {
+			t.Errorf("state %+v, want watermark %d", s, want)
+		}
+		if len(s.RecentIDs) != 3 { // at 5, 65 and 125 seconds' age; overlap 120
+			t.Errorf("recent ids %v", s.RecentIDs)
+		}
+		if sum.Records != 250 || sum.Pages != 3 || sum.Bytes != int64(len(data)) || sum.Object != "gs://logs/"+name || sum.Watermark != want || sum.Lag != 0 || sum.Retries != 0 {
+			t.Errorf("figures %+v", sum)
+		}
+		h.wantLog(
+			`"Fetching audit logs from 1999-12-31T00:00:00Z to 2000-01-01T00:00:00Z"`,
+			`"Page 1: Retrieved 100 events"`, `"Page 3: Retrieved 50 events"`,
+			fmt.Sprintf(`"Saved state: last_effective_at=%d"`, want),
+			`"Wrote 250 records to gs://logs/`+name+`"`, `"Successfully processed 250 records"`,
+			`"severity":"INFO"`, `"message":"Run ended","run":{"records":250,`,
+		)
+		for _, secret := range []string{h.env["OPENAI_ADMIN_KEY"]} {
+			if strings.Contains(h.logs.String(), secret) {
+				t.Error("the log shows the key")
+			}
+		}
+		h.settle()
+	})
+}
+
+// TestRequests: how many requests runs cost.
+func TestRequests(t *testing.T) {
+	inBubble(t, func(h *harness) {
+		count := func() (api, reads, writes int) {
+			h.APIFaults.Set(nil)
+			h.BucketFaults.Set(nil)
+			h.mustRun()
+			for _, r := range h.BucketFaults.Log() {
+				if r.Method == http.MethodGet {
+					reads++
+				} else {
+					writes++
+				}
+			}
+			return h.APIFaults.Count(), reads, writes
+		}
+		for _, n := range []int{100, 101, 200, 0, 1, 0, 0} {
+			h.add(n, 1, 0)
+			pages := max(1, (n+99)/100)
+			api, reads, writes := count()
+			if api != pages {
+				t.Errorf("%d records: %d API requests, want %d", n, api, pages)
+			}
+			if n == 0 && (reads > 2 || writes != 1) {
+				t.Errorf("no news: %d storage reads, %d writes, want at most 2 and 1: %+v", reads, writes, h.BucketFaults.Log())
+			}
+			if n > 0 && writes != 3 { // staged object, state, move
+				t.Errorf("%d records: %d storage writes, want 3: %+v", n, writes, h.BucketFaults.Log())
+			}
+			time.Sleep(time.Hour)
+		}
+		h.wantLog("No new audit log records found.")
+		h.settle()
+	})
+}
+
+// scenario lives through what a collector meets in a day: a first run, news
+// and late records, a burst beyond the cap, quiet hours. The faults that a test
+// has set strike somewhere in it.
+func (h *harness) scenario(remove bool) {
+	h.t.Helper()
+	h.env["MAX_RECORDS"], h.env["PAGE_SIZE"] = "25", "10"
+	tick := func() {
+		h.run() // whether it fails or not
+		h.checkInvariants()
+		if err := h.Feed(remove); err != nil {
+			h.t.Error(err)
+		}
+		time.Sleep(time.Hour)
+	}
+	h.add(12, 30, 7)
+	tick()
+	h.add(1, 3600+100, 0) // late
+	h.add(5, 10, 1)
+	tick()
+	h.add(40, 1, 2)
+	tick()
+	tick()
+	tick()
+	h.settle()
+}
+
+// checkInvariants checks what must hold at any time: what lies under the feed
+// prefix is whole, and the watermark has passed nothing that is not there or in
+// the staged object that the state names.
+func (h *harness) checkInvariants() {
+	h.t.Helper()
+	data, err := h.Bucket.Read(h.bucketOf("STATE_BUCKET"), h.env["STATE_KEY"])
+	if err != nil {
+		return // no run has committed
+	}
+	s, err := decodeState(data, time.Now())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if s.note != "" {
+		h.t.Errorf("our own state counts as edited: %s\n%s", s.note, data)
+	}
+	have := h.Taken()
+	collect := func(bucket, name string) {
+		data, err := h.Bucket.Read(bucket, name)
+		if err != nil {
+			return
+		}
+		for line := range bytes.Lines(data) {
+			var r struct{ ID string }
+			if err := json.Unmarshal(line, &r); err != nil {
+				h.t.Errorf("%s: %v", name, err)
+			}
+			have[r.ID]++
+		}
+	}
+	for _, o := range h.Bucket.Objects("logs", "openai-auditlog/") {
+		collect("logs", o.Name)
+	}
+	if s.Staged != "" {
+		collect(h.bucketOf("STATE_BUCKET"), s.Staged)
+	}
+	for _, raw := range h.API.Records() {
+		var r struct {
+			ID string
+			At int64 `json:"effective_at"`
+		}
+		if err := json.Unmarshal(raw, &r); err != nil {
+			h.t.Fatal(err)
+		}
+		if r.At < s.Watermark-120 && have[r.ID] == 0 {
+			h.t.Errorf("watermark %d has passed record %s at %d, which is nowhere", s.Watermark, r.ID, r.At)
+		}
+	}
+}
+
+// TestEveryFault strikes each request of the scenario with each fault, and then
+// each run of requests from there on: whatever happens, everything reaches the
+// feed once.
+func TestEveryFault(t *testing.T) {
+	storage := map[string]fault.Fault{
+		"refused for good":          {Kind: fault.Refuse, Status: 403},
+		"refused":                   {Kind: fault.Refuse, Status: 503},
+		"dropped":                   {Kind: fault.Drop},
+		"applied, answer a 503":     {Kind: fault.Fail, Status: 503},
+		"applied, answer a 403":     {Kind: fault.Fail, Status: 403},
+		"applied, answer lost":      {Kind: fault.Lose},
+		"applied, answer cut":       {Kind: fault.Cut},
+		"never answered":            {Kind: fault.Hang},
+		"applied, never answered":   {Kind: fault.HangAfter},
+		"a precondition that fails": {Kind: fault.Refuse, Status: 412},
+	}
+	api := map[string]fault.Fault{
+		"401":            {Kind: fault.Refuse, Status: 401},
+		"500":            {Kind: fault.Refuse, Status: 500},
+		"429":            {Kind: fault.Refuse, Status: 429, Header: http.Header{"Retry-After": {"7"}}},
+		"429 for a day":  {Kind: fault.Refuse, Status: 429, Header: http.Header{"Retry-After": {"86400"}}},
+		"HTML":           {Kind: fault.Refuse, Status: 200, Body: "<html>"},
+		"redirect":       {Kind: fault.Refuse, Status: 302, Header: http.Header{"Location": {"/elsewhere"}}},
+		"dropped":        {Kind: fault.Drop},
+		"cut":            {Kind: fault.Cut},
+		"never answered": {Kind: fault.Hang},
+		"cursor refused": {Kind: fault.Refuse, Status: 400, Body: `{"error":{"message":"No such cursor","param":"after"}}`},
+	}
+	for _, mode := range []struct {
+		name        string
+		remove      bool
+		stateBucket string
+	}{{"feed keeps", false, ""}, {"feed deletes", true, ""}, {"state bucket", false, "states"}} {
+		try := func(name string, struck func(h *harness) *fault.Handler, script func(n int) fault.Script) {
+			t.Run(mode.name+"/"+name, func(t *testing.T) {
+				for n := 1; ; n++ {
+					reached := false
+					inBubble(t, func(h *harness) {
+						h.env["STATE_BUCKET"] = mode.stateBucket
+						struck(h).Set(func(i int, r *http.Request) fault.Fault {
+							reached = reached || i == n
+							return script(n)(i, r)
+						})
+						h.scenario(mode.remove)
+					})
+					if t.Failed() {
+						t.Fatalf("at request %d", n)
+					}
+					if !reached {
+						break
+					}
+				}
+			})
+		}
+		onAPI := func(h *harness) *fault.Handler { return h.APIFaults }
+		onBucket := func(h *harness) *fault.Handler { return h.BucketFaults }
+		for name, f := range storage {
+			try("storage/once/"+name, onBucket, func(n int) fault.Script { return at(n, f) })
+			if !testing.Short() {
+				try("storage/from then on/"+name, onBucket, func(n int) fault.Script { return from(n, f) })
+			}
+		}
+		for name, f := range api {
+			try("API/once/"+name, onAPI, func(n int) fault.Script { return at(n, f) })
+			if !testing.Short() {
+				try("API/from then on/"+name, onAPI, func(n int) fault.Script { return from(n, f) })
+			}
+		}
+	}
+}
+
+// TestTwoInstances lets a second instance do a whole run at each request of the
+// first: before it, and between its being applied and its answer.
+func TestTwoInstances(t *testing.T) {
+	for _, remove := range []bool{false, true} {
+		for _, after := range []bool{false, true} {
+			for n := 1; ; n++ {
+				reached := false
+				inBubble(t, func(h *harness) {
+					busy, count := false, 0
+					other := func(int, *http.Request) {
+						if busy {
+							return
+						}
+						if count++; count != n {
+							return
+						}
+						reached, busy = true, true
+						if _, err := h.run(); err != nil {
+							t.Errorf("second instance: %v", err)
+						}
+						if err := h.Feed(remove); err != nil {
+							t.Error(err)
+						}
+						busy = false
+					}
+					before, behind := other, func(int, *http.Request) {}
+					if after {
+						before, behind = behind, before
+					}
+					h.APIFaults.SetHooks(before, behind)
+					h.BucketFaults.SetHooks(before, behind)
+					h.scenario(remove)
+				})
+				if t.Failed() {
+					t.Fatalf("feed deletes %v, after %v: at request %d", remove, after, n)
+				}
+				if !reached {
+					if n < 20 {
+						t.Fatalf("only %d requests", n)
+					}
+					break
+				}
+			}
+		}
+	}
+}
+
+// TestFatalAnswers: a key that is not good ends the run within one request and
+// changes nothing.
+func TestFatalAnswers(t *testing.T) {
+	for _, status := range []int{400, 401, 403, 404} {
+		inBubble(t, func(h *harness) {
+			h.add(3, 1, 1)
+			h.APIFaults.Set(from(1, fault.Fault{Kind: fault.Refuse, Status: status}))
+			_, err := h.run()
+			if err == nil || h.APIFaults.Count() != 1 {
+				t.Errorf("%d: %d requests, error %v", status, h.APIFaults.Count(), err)
+			}
+			if names := h.names(""); len(names) != 0 {
+				t.Errorf("%d: objects %v", status, names)
+			}
+			h.wantLog(`"severity":"ERROR"`, `"message":"Run failed: audit log API answered `+fmt.Sprint(status))
+			h.settle()
+		})
+	}
+}
+
+// TestRateLimitedForADay: the wait is not begun, what has been read is
+// committed, and the error is returned.
+func TestRateLimitedForADay(t *testing.T) {
+	inBubble(t, func(h *harness) {
+		h.add(250, 5, 10)
+		h.APIFaults.Set(from(3, fault.Fault{Kind: fault.Refuse, Status: 429, Header: http.Header{"Retry-After": {"86400"}}}))
+		started := time.Now()
+		sum, err := h.run()
+		if err == nil || !strings.Contains(err.Error(), "429") {
+			t.Errorf("error %v", err)
+		}
+		if sum.Records != 200 || sum.OpenWindows != 1 || time.Since(started) > time.Second || sum.Object == "" {
+			t.Errorf("after %v: %+v", time.Since(started), sum)
+		}
+		h.settle()
+	})
+}
+
+// TestRateLimitWaits: the API's wait is obeyed, logged as by the Python
+// function, and counted.
+func TestRateLimitWaits(t *testing.T) {
+	inBubble(t, func(h *harness) {
+		h.add(3, 1, 1)
+		h.APIFaults.Set(at(1, fault.Fault{Kind: fault.Refuse, Status: 429, Header: http.Header{"Retry-After": {"20"}}}))
+		started := time.Now()
+		sum := h.mustRun()
+		if sum.RateLimitWait != 20*time.Second || sum.Retries != 1 || time.Since(started) != 20*time.Second {
+			t.Errorf("after %v: %+v", time.Since(started), sum)
+		}
+		h.wantLog(`"severity":"WARNING","message":"Rate limited (429). Retrying after 20s..."`, `"rate_limit_wait_seconds":20`)
+	})
+}
+
+// TestDeadline: a run ends in time to commit, whatever hangs.
+func TestDeadline(t *testing.T) {
+	hang := fault.Fault{Kind: fault.Hang}
+	t.Run("the API from its first answer on", func(t *testing.T) {
+		inBubble(t, func(h *harness) {
+			h.add(3, 1, 1)
+			h.APIFaults.Set(from(1, hang))
+			started := time.Now()
+			_, err := h.run()
+			if d := time.Since(started); err == nil || d > 480*time.Second {
+				t.Errorf("after %v: %v", d, err)
+			}
+			h.settle()
+		})
+	})
+	t.Run("the API after a page", func(t *testing.T) {
+		inBubble(t, func(h *harness) {
+			h.add(300, 1, 1)
+			h.APIFaults.Set(from(2, hang))
+			started := time.Now()
+			sum, err := h.run()
+			if d := time.Since(started); err == nil || d > 480*time.Second || sum.Records != 100 || sum.OpenWindows != 1 {
+				t.Errorf("after %v: %v, %+v", d, err, sum)
+			}
+			h.settle()
+		})
+	})
+	t.Run("slow, but well", func(t *testing.T) {
+		inBubble(t, func(h *harness) {
+			h.add(5000, 1, 1)
+			h.APIFaults.SetHooks(func(int, *http.Request) { time.Sleep(25 * time.Second) }, nil)
+			started := time.Now()
+			sum, err := h.run()
+			if d := time.Since(started); err != nil || d != 420*time.Second || sum.Records != 1600 || sum.OpenWindows != 1 {
+				t.Errorf("after %v: %v, %+v", d, err, sum)
+			}
+			h.wantLog("RUN_TIMEOUT_SECONDS is nearly over")
+			h.APIFaults.SetHooks(nil, nil)
+			h.settle()
+		})
+	})
+	t.Run("the bucket", func(t *testing.T) {
+		for n := 1; n <= 4; n++ {
+			inBubble(t, func(h *harness) {
+				h.add(3, 1, 1)
+				h.BucketFaults.Set(from(n, hang))
+				started := time.Now()
+				_, err := h.run()
+				if d := time.Since(started); err == nil || d > 480*time.Second {
+					t.Errorf("from request %d on: after %v: %v", n, d, err)
+				}
+				h.settle()
+			})
+		}
+	})
+}
+
+// TestInterrupted: when the caller goes away or the host shuts down, what has
+// been read is committed and published at once.
+func TestInterrupted(t *testing.T) {
+	inBubble(t, func(h *harness) {
+		h.add(300, 1, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		h.APIFaults.Set(from(3, fault.Fault{Kind: fault.Hang}))
+		h.APIFaults.SetHooks(func(n int, _ *http.Request) {
+			if n == 3 {
+				cancel()
+			}
+		}, nil)
+		started := time.Now()
+		sum, err := h.collector().Run(ctx, slog.New(slog.DiscardHandler))
+		if err == nil || !strings.Contains(err.Error(), "interrupted") || time.Since(started) > 0 {
+			t.Errorf("after %v: %v", time.Since(started), err)
+		}
+		if sum.Records != 200 || len(h.names("openai-auditlog/")) != 1 {
+			t.Errorf("figures %+v, objects %v", sum, h.names(""))
+		}
+		h.APIFaults.SetHooks(nil, nil)
+		h.settle()
+	})
+}
+
+// TestFullSecond: more records in one second than a run may hold.
+func TestFullSecond(t *testing.T) {
+	inBubble(t, func(h *harness) {
+		h.env["MAX_RECORDS"] = "70"
+		h.add(400, 30, 0)
+		for range 10 {
+			h.run()
+			h.checkInvariants()
+			h.add(30, 10, 0)
+			time.Sleep(time.Hour)
+		}
+		h.settle()
+	})
+}
+
+// TestOrders: nothing depends on the order of pages.
+func TestOrders(t *testing.T) {
+	for name, order := range map[string]auditapi.Order{"oldest first": auditapi.OldestFirst, "shuffled": auditapi.Shuffled(7)} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(h *harness) {
+				h.API.SetOrder(order)
+				h.scenario(true)
+			})
+		})
+	}
+}
+
+// TestExpiredCursors: a backlog whose cursor is no longer taken is read on from
+// the time reached in it.
+func TestExpiredCursors(t *testing.T) {
+	inBubble(t, func(h *harness) {
+		h.env["MAX_RECORDS"] = "100"
+		h.add(1000, 1, 30)
+		for range 5 {
+			h.mustRun()
+			h.API.ExpireCursors()
+			time.Sleep(time.Minute)
+		}
+		h.wantLog("The API refuses the cursor of a window: reading on from the time reached in it")
+		h.settle()
+	})
+}
+
+// TestLateness: the figures tell how late records were.
+func TestLateness(t *testing.T) {
+	inBubble(t, func(h *harness) {
+		h.add(5, 10, 1)
+		h.mustRun() // covers up to 10 s ago
+		h.add(1, 10+90, 0)
+		h.add(1, 10+20, 0)
+		h.add(1, 0, 0)
+		sum := h.mustRun()
+		if sum.Late != 2 || sum.MaxLateness != 90 || sum.Records != 3 || sum.Skipped != 5 {
+			t.Errorf("%+v", sum)
+		}
+		h.settle()
+	})
+}
+
+// TestPythonState: the Python function's state is taken over.
+func TestPythonState(t *testing.T) {
+	inBubble(t, func(h *harness) {
+		watermark := time.Now().Unix() - 7200
+		h.add(10, 7300, 0) // before its watermark's overlap ends: Python had them, we bring them once more
+		h.add(20, 100, 10)
+		h.Bucket.Write("logs", stateName, fmt.Appendf(nil, `{"last_effective_at": %d, "last_run": "1999-12-31T22:00:00.123456+00:00"}`, watermark))
+		sum := h.mustRun()
+		if sum.Records != 30 || sum.Late != 0 {
+			t.Errorf("%+v", sum)
+		}
+		h.wantLog(`"Fetching audit logs from 1999-12-31T21:58:00Z to 2000-01-01T00:00:00Z"`)
+		h.settle()
+	})
+}
+
+// TestEditedState: a watermark set by hand wins, and is read from exactly.
+func TestEditedState(t *testing.T) {
+	inBubble(t, func(h *harness) {
+		h.add(100, 0, 60)
+		h.mustRun()
+		edit := func(watermark int64) {
+			data, err := h.Bucket.Read("logs", stateName)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data = regexp.MustCompile(`"last_effective_at": \d+`).ReplaceAll(data, fmt.Appendf(nil, `"last_effective_at": %d`, watermark))
+			h.Bucket.Write("logs", stateName, data)
+		}
+		edit(time.Now().Unix() - 600)
+		if sum := h.mustRun(); sum.Records != 11 || sum.Late != 0 {
+			t.Errorf("edited back by 600 s: %+v", sum)
+		}
+		h.wantLog(`"severity":"WARNING","message":"last_effective_at was set by hand`)
+		if sum := h.mustRun(); sum.Records != 0 {
+			t.Errorf("read again once more: %+v", sum)
+		}
+		time.Sleep(time.Hour)
+		h.add(60, 0, 60)
+		edit(time.Now().Unix() - 300)
+		if sum := h.mustRun(); sum.Records != 8 { // 300 s and the overlap of 120
+			t.Errorf("edited forward to 300 s ago: %+v", sum)
+		}
+	})
+}
+
+// TestDamagedState: it is refused, named, and left as it is.
+func TestDamagedState(t *testing.T) {
+	for _, data := range []string{"", "{", "null", `{"last_effective_at": -1}`, `{"last_run": "x"}`, `{"last_effective_at": 4102444800}`} {
+		inBubble(t, func(h *harness) {
+			h.add(10, 1, 1)
+			h.Bucket.Write("logs", stateName, []byte(data))
+			_, err := h.run()
+			if err == nil || !strings.Contains(err.Error(), "gs://logs/"+stateName) || !strings.Contains(err.Error(), "restore") {
+				t.Errorf("%q: %v", data, err)
+			}
+			if after, _ := h.Bucket.Read("logs", stateName); string(after) != data {
+				t.Errorf("%q became %q", data, after)
+			}
+			if h.APIFaults.Count() != 0 || len(h.names("")) != 1 {
+				t.Errorf("%q: %d API requests, objects %v", data, h.APIFaults.Count(), h.names(""))
+			}
+		})
+	}
+}
+
+// TestOrganization: a key of another organization is refused before anything of
+// it is collected.
+func TestOrganization(t *testing.T) {
+	inBubble(t, func(h *harness) {
+		h.add(10, 1, 1)
+		h.mustRun()
+		own := h.state().Organization
+		if own == "" {
+			t.Fatal("state does not know the organization")
+		}
+		before, _ := h.Bucket.Read("logs", stateName)
+		h.API.SetOrganization("org-another")
+		h.add(5, 0, 0)
+		_, err := h.run()
+		if err == nil || !strings.Contains(err.Error(), "org-another") || !strings.Contains(err.Error(), own) {
+			t.Errorf("error %v", err)
+		}
+		if after, _ := h.Bucket.Read("logs", stateName); !bytes.Equal(before, after) || len(h.names("openai-auditlog/")) != 1 {
+			t.Errorf("objects %v, state %s", h.names(""), after)
+		}
+		h.API.SetOrganization("") // no header: nothing to compare
+		h.settle()
+	})
+}
+
+// TestStrangersObject: a final name that somebody else has taken is left alone.
+func TestStrangersObject(t *testing.T) {
+	for _, stateBucket := range []string{"", "states"} {
+		inBubble(t, func(h *harness) {
+			h.env["STATE_BUCKET"] = stateBucket
+			h.add(10, 1, 1)
+			var strangers []string
+			for i := range 3 {
+				name := "openai-auditlog/" + time.Now().UTC().Add(time.Duration(i)*time.Second).Format(objectLayout)
+				h.Bucket.Write("logs", name, []byte("a stranger's\n"))
+				strangers = append(strangers, name)
+			}
+			sum := h.mustRun()
+			want := "gs://logs/openai-auditlog/" + time.Now().UTC().Add(3*time.Second).Format(objectLayout)
+			if sum.Object != want {
+				t.Errorf("wrote %s, want %s", sum.Object, want)
+			}
+			for _, name := range strangers {
+				if data, err := h.Bucket.Read("logs", name); err != nil || string(data) != "a stranger's\n" {
+					t.Errorf("%s is %q, %v", name, data, err)
+				}
+				h.Bucket.Delete("logs", name)
+			}
+			h.settle()
+		})
+	}
+}
+
+// TestRetention: with a state bucket of its own, the collector does no more than
+// create in a log bucket whose objects can be neither replaced nor deleted.
+func TestRetention(t *testing.T) {
+	inBubble(t, func(h *harness) {
+		h.env["STATE_BUCKET"] = "states"
+		h.Bucket.Retain("logs")
+		h.scenario(false)
+		for _, o := range h.Bucket.Objects("states", "") {
+			if o.Name != stateName {
+				t.Errorf("left in the state bucket: %s", o.Name)
+			}
+		}
+	})
+}
+
+// TestSweep: staged objects that no state names go once they are a day old.
+func TestSweep(t *testing.T) {
+	inBubble(t, func(h *harness) {
+		orphan := func(name string) string {
+			name = "state/openai-auditlog/staged/" + name
+			h.Bucket.Write("logs", name, []byte("x\n"))
+			return name
+		}
+		old := orphan("old")
+		time.Sleep(24*time.Hour - time.Minute)
+		young := orphan("young")
+		h.add(1, 0, 0)
+		h.mustRun()
+		if got := h.names("state/openai-auditlog/staged/"); !slices.Equal(got, []string{old, young}) {
+			t.Errorf("swept before its day: left %v", got)
+		}
+		time.Sleep(2 * time.Minute)
+		h.mustRun() // looks for the staged object of the run before instead
+		h.mustRun()
+		if got := h.names("state/openai-auditlog/staged/"); !slices.Equal(got, []string{young}) {
+			t.Errorf("left %v", got)
+		}
+		h.wantLog("Removed 1 staged objects")
+		// A named one stays, however old.
+		h.BucketFaults.Set(func(_ int, r *http.Request) fault.Fault {
+			if strings.Contains(r.URL.Path, "/moveTo/") {
+				return fault.Fault{Kind: fault.Refuse, Status: 403}
+			}
+			return fault.Fault{}
+		})
+		h.add(1, 0, 0)
+		if _, err := h.run(); err == nil || !strings.Contains(err.Error(), "next run publishes") {
+			t.Errorf("error %v", err)
+		}
+		time.Sleep(50 * time.Hour)
+		if _, err := h.run(); err == nil {
+			t.Error("a run that cannot publish what is staged ended well")
+		}
+		h.settle()
+	})
+}
+
+// TestStateInFeed: with the Python function's default STATE_KEY, the log warns
+// and staged objects stay out of the feed.
+func TestStateInFeed(t *testing.T) {
+	inBubble(t, func(h *harness) {
+		delete(h.env, "STATE_KEY")
+		h.env["STATE_KEY"] = "openai-auditlog/state.json"
+		h.BucketFaults.SetHooks(nil, func(_ int, r *http.Request) {
+			for _, name := range h.names("openai-auditlog/") {
+				if strings.Contains(name, "staged") {
+					t.Errorf("the feed sees %s", name)
+				}
+			}
+		})
+		h.add(10, 1, 1)
+		h.mustRun()
+		h.wantLog("STATE_KEY lies under GCS_PREFIX")
+	})
+}
+
+// TestMissingBucket and permissions: the error names what to look at.
+func TestStorageErrors(t *testing.T) {
+	t.Run("no such bucket", func(t *testing.T) {
+		inBubble(t, func(h *harness) {
+			h.env["GCS_BUCKET"] = "absent"
+			h.add(1, 1, 1)
+			if _, err := h.run(); err == nil || !strings.Contains(err.Error(), "GCS_BUCKET") {
+				t.Errorf("error %v", err)
+			}
+		})
+	})
+	t.Run("no permission", func(t *testing.T) {
+		inBubble(t, func(h *harness) {
+			h.add(1, 1, 1)
+			h.BucketFaults.Set(from(1, fault.Fault{Kind: fault.Refuse, Status: 403}))
+			if _, err := h.run(); err == nil || !strings.Contains(err.Error(), "service account") {
+				t.Errorf("error %v", err)
+			}
+		})
+	})
+}
+
+// TestLongRecords: one of a megabyte is collected, and one that the feed cannot
+// take is collected and named.
+func TestLongRecords(t *testing.T) {
+	inBubble(t, func(h *harness) {
+		for i, size := range []int{1 << 20, 5 << 20} {
+			raw := fmt.Appendf(nil, `{"id":"long-%d","effective_at":%d,"x":"%s"}`, i, time.Now().Unix(), strings.Repeat("x", size))
+			if err := h.API.Add(raw); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.mustRun()
+		h.wantLog(`"A record is longer than the feed takes`, `"id":"long-1"`)
+		if strings.Contains(h.logs.String(), "long-0") {
+			t.Error("warns of a record that the feed takes")
+		}
+		h.settle()
+	})
+}
+
+// TestHugePages: where a page is too large for memory, smaller ones are read.
+func TestHugePages(t *testing.T) {
+	inBubble(t, func(h *harness) {
+		for i := range 40 {
+			raw := fmt.Appendf(nil, `{"id":"huge-%d","effective_at":%d,"x":"%s"}`, i, time.Now().Unix(), strings.Repeat("x", 1<<20))
+			if err := h.API.Add(raw); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if sum := h.mustRun(); sum.Records != 40 {
+			t.Errorf("%+v", sum)
+		}
+		h.wantLog("page is larger than 32 MiB: asking for 50 records a page")
+		h.settle()
+	})
+}
+
+// TestPagesInCircles: nothing of an API that does not page consistently is
+// committed.
+func TestPagesInCircles(t *testing.T) {
+	inBubble(t, func(h *harness) {
+		h.APIFaults.Set(func(n int, r *http.Request) fault.Fault {
+			body := fmt.Sprintf(`{"object":"list","data":[{"id":"%d","effective_at":%d}],"last_id":"%d","has_more":true}`, n%7, time.Now().Unix(), n%7)
+			return fault.Fault{Kind: fault.Refuse, Status: 200, Body: body}
+		})
+		if _, err := h.run(); !errors.Is(err, errCursorLoop) {
+			t.Errorf("error %v", err)
+		}
+		if names := h.names(""); len(names) != 0 {
+			t.Errorf("objects %v", names)
+		}
+	})
+}
