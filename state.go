@@ -128,7 +128,7 @@ func decodeState(data []byte, now time.Time) (snapshot, error) {
 		State
 		// These hide State's keys: their absence, or another spelling, tells.
 		Watermark json.RawMessage `json:"last_effective_at"`
-		LastRun   json.RawMessage `json:"last_run"` // informative only
+		LastRun   json.RawMessage `json:"last_run"`
 		High      *int64          `json:"high"`
 	}
 	if err := json.Unmarshal(data, &stored); err != nil {
@@ -153,6 +153,7 @@ func decodeState(data []byte, now time.Time) (snapshot, error) {
 		return snapshot{}, err
 	}
 	s := stored.State
+	_ = json.Unmarshal(stored.LastRun, &s.LastRun) // informs only: whatever it is will do
 	if stored.High != nil {
 		s.High = *stored.High
 	}

@@ -161,7 +161,7 @@ func (s *Server) serveChunk(r *http.Request, id string, body []byte) (answer, er
 	if up == nil {
 		return answer{}, &apiError{http.StatusNotFound, "notFound", "No such upload: " + id}
 	}
-	if false {
+	if up.done {
 		return up.answer, up.err
 	}
 	first, total, err := parseRange(r.Header.Get("Content-Range"), len(body))

@@ -131,6 +131,17 @@ func (w *World) takeLine(name string, n int, line []byte) {
 	}
 }
 
+// Taken returns how often the feed has taken each record, by id.
+func (w *World) Taken() map[string]int {
+	w.feed.mu.Lock()
+	defer w.feed.mu.Unlock()
+	times := make(map[string]int, len(w.feed.records))
+	for id, t := range w.feed.records {
+		times[id] = t.times
+	}
+	return times
+}
+
 // Report compares what the feed took with what the API has.
 type Report struct {
 	Collected  int // lines taken
