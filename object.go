@@ -147,7 +147,7 @@ func (c *Collector) publish(ctx context.Context, staged, final string) (string, 
 			return "", nil
 		case lookErr != nil:
 			return "", fmt.Errorf("publishing %s as %s: %w; and whether it is done could not be read: %v", c.stagedURL(staged), c.logURL(final), storageHint(err), lookErr)
-		case statusOf(err) != http.StatusPreconditionFailed:
+		case !errors.Is(err, errNameTaken):
 			return "", fmt.Errorf("publishing %s as %s: %w", c.stagedURL(staged), c.logURL(final), storageHint(err))
 		}
 		// The name is a stranger's, such as the Python function's.
@@ -155,6 +155,9 @@ func (c *Collector) publish(ctx context.Context, staged, final string) (string, 
 	}
 	return "", fmt.Errorf("publishing %s: all names up to %s are taken", c.stagedURL(staged), c.logURL(final))
 }
+
+// errNameTaken is a final name that another object has.
+var errNameTaken = errors.New("the name is taken")
 
 // release makes the staged object the final one. Within a bucket that is an
 // atomic rename: a crash leaves the object either staged or published. From a
@@ -167,15 +170,22 @@ func (c *Collector) release(ctx context.Context, staged, final string) error {
 			Object:     final,
 			Conditions: &storage.Conditions{DoesNotExist: true},
 		})
+		if statusOf(err) == http.StatusPreconditionFailed {
+			return errNameTaken
+		}
 		return err
 	}
 
 	src, dst := c.states.Object(staged), c.logs.Object(final)
-	_, err := dst.If(storage.Conditions{DoesNotExist: true}).CopierFrom(src).Run(ctx)
-	if err != nil {
+	if _, err := dst.If(storage.Conditions{DoesNotExist: true}).CopierFrom(src).Run(ctx); err != nil {
+		// Of an object that is there, the content alone tells whether it is this
+		// copy or a stranger's.
 		same, lookErr := sameContent(ctx, src, dst)
-		if lookErr != nil || !same {
-			return err
+		switch {
+		case lookErr != nil:
+			return fmt.Errorf("%w; and what is there could not be compared: %v", err, lookErr)
+		case !same:
+			return errNameTaken
 		}
 	}
 	return c.deleteStaged(ctx, staged)

@@ -485,6 +485,15 @@ func TestResumableProtocol(t *testing.T) {
 			step{"bytes 2-7/*", "234567", 308, "bytes=0-7"}, // overlaps
 			step{"bytes 8-9/9", "89", 400, ""},              // beyond the total
 		)
+		run(begin(""),
+			step{"bytes 0-3/*", "0123", 308, "bytes=0-3"},
+			step{"bytes 2-5/*", "2345", 308, "bytes=0-5"},
+			step{"bytes 5-6/7", "56", 200, ""},
+		)
+		r.has(map[string]string{"x": "0123456"})
+		if err := r.server.Delete("logs", "x"); err != nil {
+			r.Fatal(err)
+		}
 		url := begin("&ifGenerationMatch=0")
 		run(url,
 			step{"bytes 0-3/*", "0123", 308, "bytes=0-3"},
@@ -709,6 +718,22 @@ func TestFilesSurvive(t *testing.T) {
 		t.Error(err)
 	}
 	r.has(map[string]string{"feed/a.ndjson": "[]\n"})
+
+	// A Server whose clock is behind goes on from there all the same.
+	last := r.server.Objects("logs", "")[0].Generation
+	synctest.Test(t, func(t *testing.T) {
+		s, err := bucket.New(dir, "logs")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if err := s.Write("logs", "x", nil); err != nil {
+			t.Fatal(err)
+		}
+		if o, _, err := s.Get("logs", "x"); err != nil || o.Generation <= last {
+			t.Errorf("generation %d after %d, %v", o.Generation, last, err)
+		}
+	})
 	for _, name := range []string{"../x", "a/", "/x", ".."} {
 		if err := r.server.Write("logs", name, nil); err == nil {
 			t.Errorf("wrote %q", name)

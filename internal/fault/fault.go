@@ -226,7 +226,7 @@ func (h *Handler) cut(w http.ResponseWriter, entry *Request, rec *recorder) {
 		panic(http.ErrAbortHandler)
 	}
 	rec.header.Set("Content-Length", strconv.Itoa(size))
-	
+	rec.body.Truncate(size / 2)
 	h.answer(w, entry, rec)
 	http.NewResponseController(w).Flush()
 	panic(http.ErrAbortHandler)

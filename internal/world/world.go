@@ -151,6 +151,7 @@ func (w *World) StorageOptions() []option.ClientOption {
 	return []option.ClientOption{
 		option.WithEndpoint("http://" + w.bucketAddr + "/storage/v1/"),
 		option.WithHTTPClient(&http.Client{Transport: w.transport}),
+		option.WithoutAuthentication(), // no search for credentials, which asks the network
 		storage.WithJSONReads(),
 	}
 }
