@@ -237,7 +237,7 @@ func (d *demo) chaosStory() error {
 		return err
 	}
 	if n := len(d.Bucket.Objects(d.bucket, path.Join(path.Dir(d.stateKey), "staged")+"/")); n > 0 {
-		d.line("bucket", "holds %s of dead runs, out of the feed's sight; a run a day later removes them", plural(n, "staged object"))
+		d.line("bucket", "holds %s of runs that died or failed, out of the feed's sight; later they are removed", plural(n, "staged object"))
 	}
 	d.faultTable()
 	return nil

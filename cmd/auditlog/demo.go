@@ -438,11 +438,11 @@ func (d *demo) feed(remove bool) error {
 	if err := d.Feed(remove); err != nil {
 		return err
 	}
-	then := ""
-	if remove {
+	n, then := d.Report().Collected-before, ""
+	if remove && n > 0 {
 		then = ", and deletes what it has read"
 	}
-	d.line("feed", "reads %s%s", plural(d.Report().Collected-before, "line"), then)
+	d.line("feed", "reads %s%s", plural(n, "line"), then)
 	return nil
 }
 
