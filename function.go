@@ -32,6 +32,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -81,10 +82,14 @@ func handle(ctx context.Context, e event.Event) error {
 	return nil
 }
 
+// notShort is what an answer leaves out of an error: the framework prints it
+// as a format string, and URLs are long.
+var notShort = regexp.MustCompile(`https?://[^\s"]*|%`)
+
 // answer makes an error that has been logged the function's answer.
 func answer(status int, err error) error {
-	// The framework prints what it is given as a format string.
-	return cehttp.NewResult(status, "%s", strings.ReplaceAll(err.Error(), "%", "%%"))
+	text := notShort.ReplaceAllString(err.Error(), "…")
+	return cehttp.NewResult(status, "%s", strings.ReplaceAll(text, "\n", "; "))
 }
 
 // checkEvent refuses an event that no topic has sent: a trigger on the bucket
@@ -186,7 +191,7 @@ func (c *Collector) Run(ctx context.Context, log *slog.Logger) (sum Summary, err
 	next.Organization = r.organization
 	if !object.empty() {
 		if err := object.close(whole, c.cfg.stepTimeout()); err != nil {
-			return sum, errors.Join(stopped, fmt.Errorf("writing %s: %w", c.stagedURL(object.name), storageHint(err)))
+			return sum, errors.Join(failure(stopped), fmt.Errorf("writing %s: %w", c.stagedURL(object.name), storageHint(err)))
 		}
 		next.Staged, next.LastObject = object.name, c.finalName(state.LastObject, r.started)
 	}

@@ -48,10 +48,7 @@ type stagedObject struct {
 // stage names a staged object. Its upload lasts no longer than ctx.
 func (c *Collector) stage(ctx context.Context, now time.Time) *stagedObject {
 	name := c.cfg.stagedDir() + now.UTC().Format("20060102T150405Z-") + strings.ToLower(rand.Text()) + ".ndjson"
-	s := &stagedObject{
-		object: c.states.Object(name).If(storage.Conditions{DoesNotExist: true}).Retryer(storage.WithPolicy(storage.RetryIdempotent)),
-		name:   name,
-	}
+	s := &stagedObject{object: c.states.Object(name), name: name}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	return s
 }
@@ -59,7 +56,8 @@ func (c *Collector) stage(ctx context.Context, now time.Time) *stagedObject {
 // write adds a record as one line.
 func (s *stagedObject) write(raw []byte) error {
 	if s.w == nil {
-		s.w = s.object.NewWriter(s.ctx)
+		// Its condition makes the write idempotent, so that the client sends it again.
+		s.w = s.object.If(storage.Conditions{DoesNotExist: true}).NewWriter(s.ctx)
 		s.w.ContentType = "application/x-ndjson"
 		s.w.ChunkSize = chunkSize
 		s.w.ChunkTransferTimeout = 30 * time.Second
@@ -163,10 +161,10 @@ var errNameTaken = errors.New("the name is taken")
 // atomic rename: a crash leaves the object either staged or published. From a
 // state bucket it is a copy, then a delete.
 func (c *Collector) release(ctx context.Context, staged, final string) error {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.stepTimeout())
+	step, cancel := context.WithTimeout(ctx, c.cfg.stepTimeout())
 	defer cancel()
 	if c.cfg.StateBucket == c.cfg.Bucket {
-		_, err := c.states.Object(staged).Move(ctx, storage.MoveObjectDestination{
+		_, err := c.states.Object(staged).Move(step, storage.MoveObjectDestination{
 			Object:     final,
 			Conditions: &storage.Conditions{DoesNotExist: true},
 		})
@@ -177,10 +175,12 @@ func (c *Collector) release(ctx context.Context, staged, final string) error {
 	}
 
 	src, dst := c.states.Object(staged), c.logs.Object(final)
-	if _, err := dst.If(storage.Conditions{DoesNotExist: true}).CopierFrom(src).Run(ctx); err != nil {
+	if _, err := dst.If(storage.Conditions{DoesNotExist: true}).CopierFrom(src).Run(step); err != nil {
 		// Of an object that is there, the content alone tells whether it is this
 		// copy or a stranger's.
-		same, lookErr := sameContent(ctx, src, dst)
+		look, cancel := context.WithTimeout(ctx, c.cfg.stepTimeout())
+		defer cancel()
+		same, lookErr := sameContent(look, src, dst)
 		switch {
 		case lookErr != nil:
 			return fmt.Errorf("%w; and what is there could not be compared: %v", err, lookErr)

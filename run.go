@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -80,7 +81,7 @@ func (r *run) end(err error) Summary {
 		r.sum.Lag = max(0, now.Unix()-r.collectedTo)
 	}
 	if err != nil {
-		r.log.Error("Run failed: "+err.Error(), "run", r.sum)
+		r.log.Error("Run failed: "+strings.ReplaceAll(err.Error(), "\n", "; "), "run", r.sum)
 	} else {
 		r.log.Info("Run ended", "run", r.sum)
 	}
@@ -309,7 +310,11 @@ func (r *run) publish(ctx context.Context, committed State, stopped error) error
 		r.log.Info(fmt.Sprintf("Successfully processed %d records", r.sum.Records))
 	}
 	if n := len(committed.Backlog); n > 0 {
-		r.log.Warn(fmt.Sprintf("%d windows are left for the next runs: %v. Where that goes on, raise MAX_RECORDS or RUN_TIMEOUT_SECONDS, or run more often", n, stopped))
+		advice := ""
+		if failure(stopped) == nil {
+			advice = ". Where that goes on, raise MAX_RECORDS or RUN_TIMEOUT_SECONDS, or run more often"
+		}
+		r.log.Warn(fmt.Sprintf("Windows left for the next runs: %d (%v)%s", n, stopped, advice))
 	}
 	return nil
 }
