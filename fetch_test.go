@@ -435,3 +435,47 @@ func TestCompactMatchesTheStandardLibrary(t *testing.T) {
 		}
 	}
 }
+
+// samplePage is an answer as the API sends it: a hundred records, pretty-printed.
+func samplePage(b *testing.B) []byte {
+	var records []string
+	for i := 0; len(records) < 100; i++ {
+		for _, r := range hardRecords(b)[:18] {
+			records = append(records, r)
+		}
+	}
+	var page bytes.Buffer
+	if err := json.Indent(&page, []byte(`{"object":"list","data":[`+strings.Join(records[:100], ",")+`],"last_id":"x","has_more":true}`), "", "  "); err != nil {
+		b.Fatal(err)
+	}
+	return page.Bytes()
+}
+
+// BenchmarkPage is all that a run does to a page's bytes: decode, check, compact.
+func BenchmarkPage(b *testing.B) {
+	body := samplePage(b)
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	var line []byte
+	for b.Loop() {
+		p, err := decodePage(body, query{gte: 0, lte: 1 << 40, limit: 100})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, r := range p.records {
+			line = compact(line[:0], r.raw)
+		}
+	}
+}
+
+// BenchmarkValid is the measure for BenchmarkPage: one pass of the standard
+// library over the same bytes.
+func BenchmarkValid(b *testing.B) {
+	body := samplePage(b)
+	b.SetBytes(int64(len(body)))
+	for b.Loop() {
+		if !json.Valid(body) {
+			b.Fatal("not valid")
+		}
+	}
+}

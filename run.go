@@ -77,6 +77,9 @@ func (c *Collector) newRun(log *slog.Logger) *run {
 func (r *run) end(err error) Summary {
 	now := time.Now()
 	r.sum.Duration = now.Sub(r.started)
+	if r.committed.IsZero() { // what was read does not count
+		r.sum.Records, r.sum.Bytes, r.sum.Late, r.sum.MaxLateness = 0, 0, 0, 0
+	}
 	if r.collectedTo > 0 {
 		r.sum.Lag = max(0, now.Unix()-r.collectedTo)
 	}
@@ -283,7 +286,6 @@ func (r *run) commit(ctx context.Context, old snapshot, next State) (err error) 
 // committed: the state that it would have replaced is gone.
 func (r *run) yield(ctx context.Context, object *stagedObject) {
 	r.log.Info("Another run got ahead of this one and has collected instead of it")
-	r.sum.Records, r.sum.Bytes, r.sum.Late, r.sum.MaxLateness = 0, 0, 0, 0
 	if object.empty() {
 		return
 	}

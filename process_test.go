@@ -1,0 +1,386 @@
+package auditlog
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
+	"github.com/caarlos0/env/v11"
+
+	"example.com/auditlog/internal/fault"
+	"example.com/auditlog/internal/world"
+)
+
+// TestMain lets this binary be the process that tests start, signal and kill.
+func TestMain(m *testing.M) {
+	switch os.Getenv("AUDITLOG_TEST_PROCESS") {
+	case "serve":
+		err := funcframework.StartHostPort("127.0.0.1", os.Getenv("PORT"))
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	case "run":
+		cfg, err := LoadConfig(env.ToMap(os.Environ()))
+		if err != nil {
+			panic(err)
+		}
+		c, err := New(context.Background(), cfg)
+		if err != nil {
+			panic(err)
+		}
+		if _, err := c.Run(context.Background(), slog.New(slog.DiscardHandler)); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// process is a command of its own with the given settings and nothing else of
+// this one's environment.
+func process(t *testing.T, kind string, settings map[string]string) *exec.Cmd {
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = []string{"AUDITLOG_TEST_PROCESS=" + kind, "FUNCTION_TARGET=main"}
+	for name, value := range settings {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	return cmd
+}
+
+// overTCP returns a harness whose world other processes can reach.
+func overTCP(t *testing.T) *harness {
+	h := newHarness(t, world.Options{})
+	h.pause = func() {}
+	t.Cleanup(h.Close)
+	return h
+}
+
+// TestKilled kills a process with SIGKILL at each request of its run: before it
+// is handled, and when it has been and is not yet answered.
+func TestKilled(t *testing.T) {
+	for _, after := range []bool{false, true} {
+		t.Run(fmt.Sprintf("after %v", after), func(t *testing.T) {
+			for n := 1; ; n++ {
+				h := overTCP(t)
+				h.env["MAX_RECORDS"] = "250"
+				h.add(200, 100, 1)
+				h.mustRun()
+				h.add(300, 1, 0)
+
+				cmd := process(t, "run", h.env)
+				var mu sync.Mutex
+				count, killed := 0, false
+				kill := func(int, *http.Request) {
+					mu.Lock()
+					defer mu.Unlock()
+					if count++; count == n {
+						killed = true
+						cmd.Process.Kill()
+						cmd.Process.Wait()
+					}
+				}
+				before, behind := fault.Hook(kill), fault.Hook(nil)
+				if after {
+					before, behind = behind, before
+				}
+				h.APIFaults.SetHooks(before, behind)
+				h.BucketFaults.SetHooks(before, behind)
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				err := cmd.Wait()
+				mu.Lock()
+				died := killed
+				mu.Unlock()
+				h.APIFaults.SetHooks(nil, nil)
+				h.BucketFaults.SetHooks(nil, nil)
+				if !died {
+					if err != nil || n < 8 {
+						t.Fatalf("run of %d requests: %v", n-1, err)
+					}
+					return
+				}
+				h.checkInvariants()
+				if err := h.Feed(true); err != nil {
+					t.Error(err)
+				}
+				h.settle()
+				if t.Failed() {
+					t.Fatalf("at request %d", n)
+				}
+			}
+		})
+	}
+}
+
+// server starts the function under the real functions-framework server and
+// returns its URL and what it logs.
+func server(t *testing.T, settings map[string]string) (url string, cmd *exec.Cmd, log *syncBuffer) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	cmd = process(t, "serve", settings)
+	cmd.Env = append(cmd.Env, "PORT="+address[strings.LastIndex(address, ":")+1:])
+	log = &syncBuffer{}
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	for range 2000 {
+		if c, err := net.Dial("tcp", address); err == nil {
+			c.Close()
+			return "http://" + address, cmd, log
+		}
+		time.Sleep(5 * time.Millisecond) // nothing tells when another process listens
+	}
+	t.Fatalf("server does not listen:\n%s", log)
+	return
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// post sends an event as Eventarc does.
+func post(t *testing.T, url, eventType, data string) (status int, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if eventType != "" {
+		req.Header.Set("ce-specversion", "1.0")
+		req.Header.Set("ce-id", "event-1")
+		req.Header.Set("ce-source", "//pubsub.googleapis.com/projects/p/topics/t")
+		req.Header.Set("ce-type", eventType)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b)
+}
+
+const (
+	publishedType = "google.cloud.pubsub.topic.v1.messagePublished"
+	emptyMessage  = `{"message":{"data":"e30=","messageId":"1","publishTime":"2026-11-24T01:00:00Z"},"subscription":"projects/p/subscriptions/s"}`
+)
+
+func TestServer(t *testing.T) {
+	h := overTCP(t)
+	h.add(120, 1, 1)
+	url, _, log := server(t, h.env)
+
+	// An answer of 400: nothing that can be mended by sending it again.
+	for name, e := range map[string]struct{ kind, data, want string }{
+		"another type":    {"google.cloud.storage.object.v1.finalized", "{}", "Pub/Sub topic"},
+		"no message":      {publishedType, "{}", "no Pub/Sub message"},
+		"no object":       {publishedType, "[1]", "no Pub/Sub message"},
+		"data not base64": {publishedType, `{"message":{"data":"?"}}`, "no Pub/Sub message"},
+	} {
+		if status, body := post(t, url, e.kind, e.data); status != 400 || !strings.Contains(body, e.want) {
+			t.Errorf("%s: %d %q", name, status, body)
+		}
+	}
+	if status, _ := post(t, url, "", "hello"); status < 400 || status > 499 {
+		t.Errorf("no CloudEvent: %d", status)
+	}
+	if n := h.APIFaults.Count() + h.BucketFaults.Count(); n != 0 {
+		t.Errorf("bad events caused %d requests", n)
+	}
+
+	if status, body := post(t, url, publishedType, emptyMessage); status != 200 {
+		t.Errorf("good event: %d %s\n%s", status, body, log)
+	}
+	if n := len(h.names("openai-auditlog/")); n != 1 {
+		t.Errorf("%d objects", n)
+	}
+	h.add(1, 0, 0)
+	// A push subscription's own form, at the path that names the topic.
+	if status, body := post(t, url+"/projects/p/topics/t", "", emptyMessage); status != 200 {
+		t.Errorf("push: %d %s", status, body)
+	}
+	if n := len(h.names("openai-auditlog/")); n != 2 {
+		t.Errorf("%d objects", n)
+	}
+
+	h.API.SetKey("another")
+	status, body := post(t, url, publishedType, emptyMessage)
+	if status != 500 || !strings.Contains(body, "401") || !strings.Contains(body, "OPENAI_ADMIN_KEY") {
+		t.Errorf("wrong key: %d %s", status, body)
+	}
+	for _, want := range []string{`"message":"Page 1: Retrieved 100 events","event_id":"event-1"`, `"severity":"ERROR","message":"Run failed: audit log API answered 401`, `"event_id":"event-1","run":{"records":120,`} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("log lacks %s:\n%s", want, log)
+		}
+	}
+	for _, never := range []string{"%!", h.env["OPENAI_ADMIN_KEY"]} {
+		if strings.Contains(log.String()+body, never) {
+			t.Errorf("log or answer shows %q", never)
+		}
+	}
+	h.API.SetKey(h.env["OPENAI_ADMIN_KEY"])
+	h.settle()
+}
+
+// TestServerWithBadSettings: the server starts, and each event is told all that
+// is wrong.
+func TestServerWithBadSettings(t *testing.T) {
+	url, _, log := server(t, map[string]string{"PAGE_SIZE": "0", "MAX_RECORDS": "50%"})
+	status, body := post(t, url, publishedType, emptyMessage)
+	for _, want := range []string{"GCS_BUCKET", "OPENAI_ADMIN_KEY", "PAGE_SIZE", "MAX_RECORDS"} {
+		if status != 500 || !strings.Contains(body, want) || !strings.Contains(log.String(), want) {
+			t.Errorf("%d %q lacks %s; log:\n%s", status, body, want, log)
+		}
+	}
+	if strings.Contains(log.String(), "%!") {
+		t.Errorf("mangled log:\n%s", log)
+	}
+}
+
+// TestSIGTERM: a host that shuts down gets what has been read committed.
+func TestSIGTERM(t *testing.T) {
+	h := overTCP(t)
+	h.add(300, 1, 1)
+	url, cmd, log := server(t, h.env)
+	h.APIFaults.Set(func(n int, _ *http.Request) fault.Fault {
+		if n < 3 {
+			return fault.Fault{}
+		}
+		cmd.Process.Signal(syscall.SIGTERM)
+		return fault.Fault{Kind: fault.Hang}
+	})
+	if status, body := post(t, url, publishedType, emptyMessage); status != 500 || !strings.Contains(body, "interrupted") {
+		t.Errorf("%d %s\n%s", status, body, log)
+	}
+	if s := h.state(); len(s.Backlog) != 1 || len(h.names("openai-auditlog/")) != 1 {
+		t.Errorf("state %+v, objects %v", s, h.names(""))
+	}
+	h.settle()
+}
+
+// TestPeakMemory: of the command as it is built for the cloud, against a world
+// in another process. It must not grow with the number of records.
+func TestPeakMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the command and reads 200,000 records")
+	}
+	binary := filepath.Join(t.TempDir(), "auditlog")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-tags", "disable_grpc_modules", "-o", binary, "./cmd/auditlog").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, tt := range []struct {
+		records int
+		limit   int64 // MiB
+	}{{5_000, 45}, {200_000, 80}} {
+		h := overTCP(t)
+		h.env["MAX_RECORDS"] = "1000000"
+		h.API.SetGzip(false) // it costs the server more than all else
+		step := int64(0)
+		for i := range tt.records {
+			if i%3 == 0 {
+				step++
+			}
+			if err := h.API.Add(h.records.Next(time.Now().Unix() - step)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := exec.CommandContext(t.Context(), binary, "run")
+		for name, value := range h.env {
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
+		// Not the process's own account of its end: that begins with this
+		// process's size. Its last requests come when it has done all else.
+		var peak int64
+		h.BucketFaults.SetHooks(func(int, *http.Request) { peak = peakMemory(t, cmd.Process.Pid) }, nil)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%.2000s", err, out)
+		}
+		t.Logf("%d records: peak memory %d MiB", tt.records, peak)
+		if peak >= tt.limit {
+			t.Errorf("%d records: peak memory %d MiB, want below %d", tt.records, peak, tt.limit)
+		}
+		if err := h.Check(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// peakMemory is the most memory, in MiB, that a process has held so far.
+func peakMemory(t *testing.T, pid int) int64 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Errorf("this test needs Linux's /proc: %v", err)
+		return 0
+	}
+	kib := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status)
+	n, err := strconv.ParseInt(string(kib[1]), 10, 64)
+	if err != nil {
+		t.Error(err)
+	}
+	return n >> 10
+}
+
+// TestReadme: the settings table has every setting with its default, and the
+// text names no setting that does not exist.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{"STORAGE_EMULATOR_HOST": true}
+	for _, s := range Settings() {
+		known[s.Name] = true
+		value := s.Default
+		if s.Required {
+			value = "required"
+		}
+		row := regexp.MustCompile("(?m)^\\| `" + s.Name + "` \\| (.*?) \\|").FindSubmatch(readme)
+		if row == nil || value != "" && strings.Trim(string(row[1]), "`") != value {
+			t.Errorf("README.md: row of %s is %q, want the default %q", s.Name, row, value)
+		}
+	}
+	for _, name := range regexp.MustCompile("`([A-Z]+_[A-Z_]+)`").FindAllSubmatch(readme, -1) {
+		if !known[string(name[1])] {
+			t.Errorf("README.md names %s, which is no setting", name[1])
+		}
+	}
+}
