@@ -152,25 +152,24 @@ func (c Config) stateInFeed() bool {
 }
 
 // stagedDir is the folder of staged objects, with its trailing slash: beside
-// the state, but never under the feed prefix, since what lies there must not
-// reach the feed.
+// the state, and this state's alone, since a sweep knows of no other; but never
+// under the feed prefix, since what lies there must not reach the feed.
 func (c Config) stagedDir() string {
-	dir := path.Join(path.Dir(c.StateKey), "staged") + "/"
+	dir := path.Join(path.Dir(c.StateKey), "staged", path.Base(c.StateKey)) + "/"
 	for c.StateBucket == c.Bucket && strings.HasPrefix(dir, c.Prefix+"/") {
 		dir = "staged-" + dir
 	}
 	return dir
 }
 
-// stepTimeout bounds one storage operation outside the streaming of records.
-// Four of them (close, commit, read back, publish) fit into the reserve.
-func (c Config) stepTimeout() time.Duration { return c.reserve() / 4 }
-
-// reserve is the part of the run's time that reading leaves to commit and
-// publish.
-func (c Config) reserve() time.Duration {
-	return min(time.Minute, time.Duration(c.RunTimeout)*time.Second/4)
+// stepTimeout bounds one storage operation outside the streaming of records:
+// one that hangs leaves time to find out what became of it.
+func (c Config) stepTimeout() time.Duration {
+	return reserve(time.Duration(c.RunTimeout)*time.Second) / 4
 }
+
+// reserve is the part of a run's time that reading leaves to commit and publish.
+func reserve(whole time.Duration) time.Duration { return min(time.Minute, whole/4) }
 
 // secret is a string that no log line and no error shows.
 type secret string

@@ -91,12 +91,12 @@ func TestSettingsAreComplete(t *testing.T) {
 
 func TestStagedDirLiesOutsideTheFeed(t *testing.T) {
 	tests := []struct{ prefix, stateKey, stateBucket, want string }{
-		{"openai-auditlog", "state/openai-auditlog/state.json", "", "state/openai-auditlog/staged/"},
-		{"openai-auditlog", "openai-auditlog/state.json", "", "staged-openai-auditlog/staged/"},
-		{"openai-auditlog", "openai-auditlog/state.json", "other", "openai-auditlog/staged/"},
-		{"openai-auditlog", "state.json", "", "staged/"},
-		{"staged", "state.json", "", "staged-staged/"},
-		{"staged-staged", "staged-staged/state.json", "", "staged-staged-staged/staged/"},
+		{"openai-auditlog", "state/openai-auditlog/state.json", "", "state/openai-auditlog/staged/state.json/"},
+		{"openai-auditlog", "openai-auditlog/state.json", "", "staged-openai-auditlog/staged/state.json/"},
+		{"openai-auditlog", "openai-auditlog/state.json", "other", "openai-auditlog/staged/state.json/"},
+		{"openai-auditlog", "state.json", "", "staged/state.json/"},
+		{"staged", "state.json", "", "staged-staged/state.json/"},
+		{"staged-staged", "staged-staged/state.json", "", "staged-staged-staged/staged/state.json/"},
 	}
 	for _, tt := range tests {
 		c, err := LoadConfig(environ("GCS_PREFIX", tt.prefix, "STATE_KEY", tt.stateKey, "STATE_BUCKET", tt.stateBucket))

@@ -110,6 +110,7 @@ type page struct {
 // apiError is an answer that is no page.
 type apiError struct {
 	status  int           // HTTP status
+	api     bool          // the body is the API's own error, not a proxy's
 	param   string        // the API's "param": what it finds fault with
 	message string        // the API's own message, cut short
 	wait    time.Duration // what Retry-After asks for; negative when absent
@@ -131,9 +132,9 @@ func (e *apiError) Error() string {
 // cursor that q asked with.
 func cursorRefused(err error, q query) bool {
 	var e *apiError
-	return errors.As(err, &e) && q.after != "" &&
+	return errors.As(err, &e) && e.api && q.after != "" &&
 		(e.status == http.StatusBadRequest || e.status == http.StatusNotFound) &&
-		(e.param == "after" || strings.Contains(e.message, q.after))
+		(e.param == "after" || strings.Contains(e.message, q.after) || strings.Contains(strings.ToLower(e.message), "cursor"))
 }
 
 var (
@@ -184,17 +185,21 @@ func (a *api) show(s string) string {
 type retried func(err error, wait time.Duration)
 
 // page reads one page into buf, sending the request again where that may help
-// until ctx ends. A wait that would pass ctx's deadline ends it at once.
+// until ctx ends. A wait that would pass ctx's deadline ends it at once. Where
+// ctx ends the first attempt, the error is ctx's own; later, the API's.
 func (a *api) page(ctx context.Context, q query, buf *bytes.Buffer, tell retried) (page, error) {
 	backoff := gax.Backoff{Initial: time.Second, Max: 30 * time.Second, Multiplier: 2}
+	var last error
 	for attempt := 1; ; attempt++ {
 		p, err := a.get(ctx, q, buf)
 		switch {
 		case err == nil:
 			return p, nil
-		case ctx.Err() != nil && attempt == 1:
+		case ctx.Err() != nil && last == nil:
 			return page{}, ctx.Err()
-		case ctx.Err() != nil, !retryable(err):
+		case ctx.Err() != nil:
+			return page{}, last
+		case !retryable(err):
 			return page{}, err
 		case attempt == maxAttempts:
 			return page{}, fmt.Errorf("%w; gave up after %d attempts", err, attempt)
@@ -207,6 +212,7 @@ func (a *api) page(ctx context.Context, q query, buf *bytes.Buffer, tell retried
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
 			return page{}, fmt.Errorf("%w; the next attempt in %s would come after this run's deadline", err, wait.Round(time.Millisecond))
 		}
+		last = err
 		tell(err, wait)
 		if gax.Sleep(ctx, wait) != nil {
 			return page{}, err
@@ -246,7 +252,7 @@ func (a *api) get(ctx context.Context, q query, buf *bytes.Buffer) (page, error)
 	if err != nil {
 		return page{}, err
 	}
-	p.organization = resp.Header.Get("openai-organization")
+	p.organization = strings.ToValidUTF8(resp.Header.Get("openai-organization"), "\uFFFD") // as the state will have it
 	p.date, _ = http.ParseTime(resp.Header.Get("Date"))
 	return p, nil
 }
@@ -260,7 +266,7 @@ func (a *api) failure(resp *http.Response) *apiError {
 	}
 	text := string(body)
 	if json.Unmarshal(body, &parsed) == nil && parsed.Error.Message != nil {
-		text = *parsed.Error.Message
+		e.api, text = true, *parsed.Error.Message
 		if parsed.Error.Param != nil {
 			e.param = *parsed.Error.Param
 		}

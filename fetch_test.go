@@ -396,13 +396,15 @@ func TestCursorRefused(t *testing.T) {
 		q    query
 		want bool
 	}{
-		{&apiError{status: 400, param: "after"}, q, true},
-		{&apiError{status: 404, message: "No audit log audit_log-x"}, q, true},
-		{fmt.Errorf("x: %w", &apiError{status: 404, param: "after"}), q, true},
-		{&apiError{status: 400, param: "limit"}, q, false},
-		{&apiError{status: 404}, q, false},
-		{&apiError{status: 500, param: "after"}, q, false},
-		{&apiError{status: 400, param: "after"}, query{}, false},
+		{&apiError{api: true, status: 400, param: "after"}, q, true},
+		{&apiError{api: true, status: 404, message: "No audit log audit_log-x"}, q, true},
+		{&apiError{api: true, status: 400, message: "The pagination Cursor has expired"}, q, true},
+		{fmt.Errorf("x: %w", &apiError{api: true, status: 404, param: "after"}), q, true},
+		{&apiError{api: true, status: 400, param: "limit"}, q, false},
+		{&apiError{api: true, status: 404}, q, false},
+		{&apiError{api: true, status: 500, param: "after"}, q, false},
+		{&apiError{api: true, status: 400, param: "after"}, query{}, false},
+		{&apiError{status: 404, message: "Not found: /v1/x?after=audit_log-x"}, q, false}, // a proxy's
 		{errCutBody, q, false},
 	} {
 		if got := cursorRefused(tt.err, tt.q); got != tt.want {

@@ -20,7 +20,7 @@
 //
 //	openai-auditlog/openai_auditlog_YYYYMMDD_HHMMSS.ndjson  records, one a line; the feed's
 //	<dir of STATE_KEY>/state.json                           State
-//	<dir of STATE_KEY>/staged/<attempt>.ndjson              records not yet part of the feed
+//	<dir of STATE_KEY>/staged/state.json/<attempt>.ndjson   records not yet part of the feed
 package auditlog
 
 import (
@@ -193,7 +193,8 @@ func (c *Collector) Run(ctx context.Context, log *slog.Logger) (sum Summary, err
 		if err := object.close(whole, c.cfg.stepTimeout()); err != nil {
 			return sum, errors.Join(failure(stopped), fmt.Errorf("writing %s: %w", c.stagedURL(object.name), storageHint(err)))
 		}
-		next.Staged, next.LastObject = object.name, c.finalName(state.LastObject, r.started)
+		next.Staged, next.StagedBucket = object.name, c.cfg.StateBucket
+		next.LastObject = c.finalName(state.LastObject, r.started)
 	}
 	switch err := r.commit(whole, state, next); {
 	case errors.Is(err, errOvertaken):
@@ -216,6 +217,6 @@ func (c *Collector) deadlines(ctx context.Context, started time.Time) (whole, re
 		end = d
 	}
 	whole, cancelWhole := context.WithDeadline(context.WithoutCancel(ctx), end)
-	reading, cancelReading := context.WithDeadline(ctx, end.Add(-c.cfg.reserve()))
+	reading, cancelReading := context.WithDeadline(ctx, end.Add(-reserve(end.Sub(started))))
 	return whole, reading, func() { cancelReading(); cancelWhole() }
 }

@@ -18,7 +18,7 @@ import (
 
 const (
 	// chunkSize is how much of an upload is held in memory and sent at once.
-	chunkSize = 4 << 20
+	chunkSize = 2 << 20
 	// feedLineLimit is the longest line, in bytes, that a SecOps feed takes.
 	feedLineLimit = 4 << 20
 	objectLayout  = "openai_auditlog_20060102_150405.ndjson"
@@ -129,9 +129,6 @@ func nameAfter(last string, now time.Time) string {
 // final one: the feed may have taken and deleted that. It returns the final
 // name, or "" where the object had been published before.
 func (c *Collector) publish(ctx context.Context, staged, final string) (string, error) {
-	if staged == "" {
-		return "", nil
-	}
 	for range 100 {
 		err := c.release(ctx, staged, final)
 		if err == nil {
@@ -149,7 +146,7 @@ func (c *Collector) publish(ctx context.Context, staged, final string) (string, 
 			return "", fmt.Errorf("publishing %s as %s: %w", c.stagedURL(staged), c.logURL(final), storageHint(err))
 		}
 		// The name is a stranger's, such as the Python function's.
-		final = path.Dir(final) + "/" + nameAfter(final, time.Time{})
+		final = final[:strings.LastIndexByte(final, '/')+1] + nameAfter(final, time.Time{})
 	}
 	return "", fmt.Errorf("publishing %s: all names up to %s are taken", c.stagedURL(staged), c.logURL(final))
 }

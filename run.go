@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -111,13 +112,17 @@ func (r *run) recover(ctx context.Context, state *snapshot) error {
 	if state.Staged == "" {
 		return nil
 	}
+	if b := state.StagedBucket; b != "" && b != r.cfg.StateBucket {
+		return fmt.Errorf("state %s names %s as staged in bucket %q, but STATE_BUCKET is now %q: set it back for one run, or move the object to the same name in the new bucket and change \"staged_bucket\" in the state", r.stateURL(), state.Staged, b, r.cfg.StateBucket)
+	}
 	r.looked = true
 	there, err := r.exists(ctx, state.Staged)
 	if err != nil {
 		return err
 	}
 	if there {
-		final, err := r.Collector.publish(ctx, state.Staged, state.LastObject)
+		// The feed reads where the settings say now.
+		final, err := r.Collector.publish(ctx, state.Staged, r.cfg.Prefix+"/"+path.Base(state.LastObject))
 		if err != nil {
 			return err
 		}
@@ -126,7 +131,7 @@ func (r *run) recover(ctx context.Context, state *snapshot) error {
 			state.LastObject = final
 		}
 	}
-	state.Staged = ""
+	state.Staged, state.StagedBucket = "", ""
 	return nil
 }
 
@@ -181,7 +186,7 @@ func (r *run) readWindow(ctx context.Context, windows *reading, object *stagedOb
 			r.log.Warn(fmt.Sprintf("%s: asking for %d records a page", err, r.limit))
 			continue
 		case cursorRefused(err, q) && !restarted:
-			restarted = true
+			restarted, loop = true, loopDetector{}
 			if windows.restart(w) {
 				r.log.Warn("The API refuses the cursor of a window whose pages did not come newest first: reading it again from its start, records may be repeated", "gte", w.Gte, "lte", w.Lte, "error", err.Error())
 			} else {
@@ -190,17 +195,20 @@ func (r *run) readWindow(ctx context.Context, windows *reading, object *stagedOb
 			continue
 		case ctx.Err() == nil:
 			return err
-		case errors.Is(err, context.DeadlineExceeded) && r.sum.Pages > 0:
-			return errRunTime
-		case errors.Is(err, context.DeadlineExceeded):
-			return errors.New("audit log API gave no answer before the run's deadline")
-		case errors.Is(err, context.Canceled):
+		case err == context.DeadlineExceeded && r.sum.Pages > 0:
+			return errRunTime // in mid-request, and nothing was wrong so far
+		case err == context.DeadlineExceeded:
+			return errors.New("audit log API gave no answer before the deadline: is RUN_TIMEOUT_SECONDS, or the service's request timeout, too short?")
+		case ctx.Err() == context.Canceled:
 			return errors.New("run was interrupted: the host is shutting down, or whoever triggered it has gone")
 		default:
 			return err
 		}
 		if err := r.sameOrganization(p.organization); err != nil {
 			return err
+		}
+		if windows.first && !p.date.IsZero() && p.date.Unix() < windows.windows[0].Gte {
+			return fmt.Errorf("this host's clock is fast: by the API's it is %s, before the first run's window begins", p.date.UTC().Format(time.RFC3339))
 		}
 		if loop.closes(p.cursor) {
 			return errCursorLoop

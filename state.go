@@ -49,6 +49,8 @@ type State struct {
 	// feed, until a later state does not name it; LastObject is its final name.
 	LastObject string `json:"last_object,omitempty"`
 	Staged     string `json:"staged,omitempty"`
+	// StagedBucket is where it lies: STATE_BUCKET may have changed since.
+	StagedBucket string `json:"staged_bucket,omitempty"`
 
 	// Organization is the one whose records these are, as the API names it.
 	Organization string `json:"organization,omitempty"`
@@ -61,11 +63,19 @@ type window struct {
 	Lte   int64  `json:"lte"`
 	After string `json:"after,omitempty"` // "" where reading begins at the start
 
-	// AfterAt is the effective_at of the record that After names. All of the
-	// window above it is read, unless Unordered.
+	// AfterAt is the effective_at of the record that After names, Top that of
+	// the first record read.
 	AfterAt int64 `json:"after_at,omitempty"`
-	// Unordered is set once pages of the window did not come newest first.
+	Top     int64 `json:"top,omitempty"`
+	// Unordered is set once records of the window did not come newest first.
 	Unordered bool `json:"unordered,omitempty"`
+}
+
+// descends reports whether the window has been seen to come newest first, so
+// that all of it above AfterAt is read. That no record came out of order is not
+// enough: those of one second are in any order.
+func (w *window) descends() bool {
+	return w.After != "" && !w.Unordered && w.contains(w.AfterAt) && w.AfterAt < w.Top
 }
 
 func (w *window) contains(at int64) bool { return w.Gte <= at && at <= w.Lte }
@@ -73,7 +83,7 @@ func (w *window) contains(at int64) bool { return w.Gte <= at && at <= w.Lte }
 // unread reports whether a record at this time may be one that the window has
 // yet to bring, and not one that appeared late.
 func (w *window) unread(at int64) bool {
-	return w.contains(at) && (w.After == "" || w.Unordered || at <= w.AfterAt)
+	return w.contains(at) && (!w.descends() || at <= w.AfterAt)
 }
 
 // advance notes that a page has been taken: the cursor moves to its last record.
@@ -81,6 +91,9 @@ func (w *window) advance(p page) {
 	last := w.AfterAt
 	if w.After == "" {
 		last = w.Lte
+		if len(p.records) > 0 {
+			w.Top = p.records[0].at
+		}
 	}
 	for _, r := range p.records {
 		w.Unordered = w.Unordered || r.at > last
@@ -96,10 +109,15 @@ func (w *window) advance(p page) {
 // restart makes the window begin anew without its cursor, which the API
 // refuses, and reports whether records may be repeated by that.
 func (w *window) restart() (repeats bool) {
-	if repeats = w.Unordered || !w.contains(w.AfterAt); !repeats {
+	switch {
+	case w.descends():
 		w.Lte = w.AfterAt
+	case w.AfterAt == w.Top && !w.Unordered && w.contains(w.AfterAt):
+		// All that was read lies in this second; those ids are remembered.
+	default:
+		repeats = true
 	}
-	w.After, w.AfterAt, w.Unordered = "", 0, false
+	w.After, w.AfterAt, w.Top, w.Unordered = "", 0, 0, false
 	return repeats
 }
 
@@ -202,10 +220,11 @@ func (s *State) edit(watermark int64) {
 	}
 	var kept []window
 	for _, w := range s.Backlog {
-		w.Gte = max(w.Gte, watermark)
-		if w.Gte <= w.Lte && (w.After == "" || w.Unordered || w.Gte <= w.AfterAt) {
-			kept = append(kept, w)
+		if watermark > w.Lte || w.descends() && watermark > w.AfterAt {
+			continue // nothing of it is left to read
 		}
+		w.Gte = max(w.Gte, watermark)
+		kept = append(kept, w)
 	}
 	s.Backlog, s.High = kept, max(s.High, watermark)
 }
@@ -259,6 +278,9 @@ func (c *Collector) commit(ctx context.Context, old snapshot, next State) (time.
 		return time.Time{}, fmt.Errorf("encoding state: %w", err)
 	}
 	data = append(data, '\n')
+	if len(data) > maxStateBytes {
+		return time.Time{}, fmt.Errorf("state %s would have %d bytes, more than the %d MiB that are read: lower OVERLAP_SECONDS", c.stateURL(), len(data), maxStateBytes>>20)
+	}
 	written, err := c.writeState(ctx, old.generation, data)
 	if err == nil {
 		return written, nil
@@ -272,10 +294,18 @@ func (c *Collector) commit(ctx context.Context, old snapshot, next State) (time.
 		return time.Time{}, fmt.Errorf("writing state %s: %w; and it could not be read back: %v", c.stateURL(), storageHint(err), readErr)
 	case readErr == nil && bytes.Equal(found, data):
 		return written, nil
+	case readErr == nil && generation != old.generation:
+		// Somebody may have edited it since: what it names as staged tells.
+		snap, decodeErr := decodeState(found, time.Now())
+		switch {
+		case decodeErr != nil:
+			return time.Time{}, fmt.Errorf("writing state %s: %w; and what is there now is damaged: %v", c.stateURL(), storageHint(err), decodeErr)
+		case next.Staged != "" && snap.Staged == next.Staged:
+			return written, nil
+		}
+		return time.Time{}, errOvertaken
 	case readErr != nil && old.generation != 0:
 		return time.Time{}, fmt.Errorf("writing state %s: it was deleted during the run", c.stateURL())
-	case generation != old.generation: // absent: 0
-		return time.Time{}, errOvertaken
 	}
 	return time.Time{}, fmt.Errorf("writing state %s: %w", c.stateURL(), storageHint(err))
 }

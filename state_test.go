@@ -15,10 +15,10 @@ var testNow = time.Date(2026, 11, 24, 1, 0, 0, 0, time.UTC)
 func TestDecodeState(t *testing.T) {
 	const w1, w2 = 1795397838, 1795484238
 	full := fmt.Sprintf(`{"last_effective_at":%d,"last_run":"2026-11-24T01:00:02Z","high":%d,
-		"backlog":[{"gte":%d,"lte":%d,"after":"audit_log-a","after_at":1795430000}],
+		"backlog":[{"gte":%d,"lte":%d,"after":"audit_log-a","after_at":1795430000,"top":1795484000}],
 		"recent_ids":{"audit_log-b":%d},"recent_since":1795484000,
 		"last_object":"openai-auditlog/openai_auditlog_20261124_010002.ndjson","staged":"state/openai-auditlog/staged/x"}`, w1, w2, w1, w2, w2)
-	backlog := []window{{Gte: w1, Lte: w2, After: "audit_log-a", AfterAt: 1795430000}}
+	backlog := []window{{Gte: w1, Lte: w2, After: "audit_log-a", AfterAt: 1795430000, Top: 1795484000}}
 	staged := State{LastObject: "openai-auditlog/openai_auditlog_20261124_010002.ndjson", Staged: "state/openai-auditlog/staged/x"}
 	with := func(s State, change func(*State)) State { change(&s); return s }
 
@@ -41,7 +41,7 @@ func TestDecodeState(t *testing.T) {
 		{"edited into the backlog: its rest from there", strings.Replace(full, `_at":1795397838`, `_at":1795400000`, 1),
 			with(staged, func(s *State) {
 				s.Watermark, s.High = 1795400000, w2
-				s.Backlog = []window{{Gte: 1795400000, Lte: w2, After: "audit_log-a", AfterAt: 1795430000}}
+				s.Backlog = []window{{Gte: 1795400000, Lte: w2, After: "audit_log-a", AfterAt: 1795430000, Top: 1795484000}}
 				s.RecentIDs, s.RecentSince = map[string]int64{"audit_log-b": w2}, 1795484000
 			}), false, true},
 		{"edited beyond what is left of the backlog", strings.Replace(full, `_at":1795397838`, `_at":1795440000`, 1),
@@ -109,7 +109,7 @@ func TestDecodeStateRefuses(t *testing.T) {
 // TestStateRoundTrip: what is stored is what is read, whatever the windows.
 func TestStateRoundTrip(t *testing.T) {
 	s := State{
-		LastRun: "2026-11-24T01:00:02Z", High: 1795484238, Backlog: []window{{Gte: 10, Lte: 20}, {Gte: 1, Lte: 9, After: "x", AfterAt: 5, Unordered: true}},
+		LastRun: "2026-11-24T01:00:02Z", High: 1795484238, Backlog: []window{{Gte: 10, Lte: 20}, {Gte: 1, Lte: 9, After: "x", AfterAt: 5, Top: 4, Unordered: true}},
 		RecentIDs: map[string]int64{"a": 1}, RecentSince: 1, LastObject: "p/openai_auditlog_20261124_010002.ndjson", Staged: "s/staged/x", Organization: "org-x",
 	}
 	s.Watermark = s.watermark()
