@@ -1093,13 +1093,14 @@ func TestLongRecords(t *testing.T) {
 // TestHugePages: where a page is too large for memory, smaller ones are read.
 func TestHugePages(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		for i := range 40 {
+		h.API.SetGzip(false)
+		for i := range 34 {
 			raw := fmt.Appendf(nil, `{"id":"huge-%d","effective_at":%d,"x":"%s"}`, i, time.Now().Unix(), strings.Repeat("x", 1<<20))
 			if err := h.API.Add(raw); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if sum := h.mustRun(); sum.Records != 40 {
+		if sum := h.mustRun(); sum.Records != 34 {
 			t.Errorf("%+v", sum)
 		}
 		h.wantLog("page is larger than 32 MiB: asking for 50 records a page")

@@ -59,10 +59,11 @@ func (p *pager) page(q query) page {
 // windowRun does what a run does with windows, without the network.
 func windowRun(s snapshot, p *pager, now time.Time, overlap int64, pageSize, maxRecords int, refuse func() bool, repeats func(), got func(record)) snapshot {
 	r := plan(s, now, overlap, 10_000)
-	records := 0
+	records, restarted := 0, false
 	for r.open < len(r.windows) && records < maxRecords {
 		w := r.windows[r.open]
-		if w.After != "" && refuse() {
+		if w.After != "" && !restarted && refuse() {
+			restarted = true
 			if r.restart(w) {
 				repeats()
 			}
