@@ -441,10 +441,8 @@ func TestCompactMatchesTheStandardLibrary(t *testing.T) {
 // samplePage is an answer as the API sends it: a hundred records, pretty-printed.
 func samplePage(b *testing.B) []byte {
 	var records []string
-	for i := 0; len(records) < 100; i++ {
-		for _, r := range hardRecords(b)[:18] {
-			records = append(records, r)
-		}
+	for len(records) < 100 {
+		records = append(records, hardRecords(b)[:18]...)
 	}
 	var page bytes.Buffer
 	if err := json.Indent(&page, []byte(`{"object":"list","data":[`+strings.Join(records[:100], ",")+`],"last_id":"x","has_more":true}`), "", "  "); err != nil {

@@ -30,7 +30,7 @@ const (
 // harness is a world of an API and a bucket, and what the tests do in it.
 type harness struct {
 	*world.World
-	t       *testing.T
+	t       testing.TB
 	env     map[string]string
 	records *auditapi.Generator
 	logs    bytes.Buffer
@@ -49,7 +49,7 @@ func inBubble(t *testing.T, f func(t *testing.T, h *harness)) {
 	})
 }
 
-func newHarness(t *testing.T, o world.Options) *harness {
+func newHarness(t testing.TB, o world.Options) *harness {
 	t.Helper()
 	w, err := world.New(o)
 	if err != nil {

@@ -84,13 +84,14 @@ func TestKilled(t *testing.T) {
 				cmd := process(t, "run", h.env)
 				var mu sync.Mutex
 				count, killed := 0, false
+				ended := make(chan struct{})
 				kill := func(int, *http.Request) {
 					mu.Lock()
 					defer mu.Unlock()
 					if count++; count == n {
 						killed = true
 						cmd.Process.Kill()
-						cmd.Process.Wait()
+						<-ended // it must not live to see the answer
 					}
 				}
 				before, behind := fault.Hook(kill), fault.Hook(nil)
@@ -99,10 +100,14 @@ func TestKilled(t *testing.T) {
 				}
 				h.APIFaults.SetHooks(before, behind)
 				h.BucketFaults.SetHooks(before, behind)
-				if err := cmd.Start(); err != nil {
+				mu.Lock() // for the hook, which may come before Start has returned
+				err := cmd.Start()
+				mu.Unlock()
+				if err != nil {
 					t.Fatal(err)
 				}
-				err := cmd.Wait()
+				err = cmd.Wait()
+				close(ended)
 				mu.Lock()
 				died := killed
 				mu.Unlock()
@@ -297,16 +302,45 @@ func TestSIGTERM(t *testing.T) {
 	h.settle()
 }
 
+// buildCommand builds the command with the tags that the cloud's build has.
+func buildCommand(t testing.TB) string {
+	binary := filepath.Join(t.TempDir(), "auditlog")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-tags", "disable_grpc_modules", "-o", binary, "./cmd/auditlog").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return binary
+}
+
+// BenchmarkFirstRun is a cold start: from the exec of the command to the end of
+// a first run of 20 records, against a world in another process.
+func BenchmarkFirstRun(b *testing.B) {
+	binary := buildCommand(b)
+	for b.Loop() {
+		b.StopTimer()
+		h := newHarness(b, world.Options{})
+		h.add(20, 1, 1)
+		cmd := exec.CommandContext(b.Context(), binary, "run")
+		for name, value := range h.env {
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
+		b.StartTimer()
+		out, err := cmd.CombinedOutput()
+		b.StopTimer()
+		if err != nil || len(h.names("openai-auditlog/")) != 1 {
+			b.Fatalf("%v\n%s", err, out)
+		}
+		h.Close()
+		b.StartTimer()
+	}
+}
+
 // TestPeakMemory: of the command as it is built for the cloud, against a world
 // in another process. It must not grow with the number of records.
 func TestPeakMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the command and reads 200,000 records")
 	}
-	binary := filepath.Join(t.TempDir(), "auditlog")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-tags", "disable_grpc_modules", "-o", binary, "./cmd/auditlog").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	binary := buildCommand(t)
 	for _, tt := range []struct {
 		records int
 		limit   int64 // MiB
@@ -329,10 +363,23 @@ func TestPeakMemory(t *testing.T) {
 		}
 		// Not the process's own account of its end: that begins with this
 		// process's size. Its last requests come when it has done all else.
+		var mu sync.Mutex
 		var peak int64
-		h.BucketFaults.SetHooks(func(int, *http.Request) { peak = peakMemory(t, cmd.Process.Pid) }, nil)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%.2000s", err, out)
+		h.BucketFaults.SetHooks(func(int, *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			peak = peakMemory(t, cmd.Process.Pid)
+		}, nil)
+		var out syncBuffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		mu.Lock() // for the hook, which may come before Start has returned
+		err := cmd.Start()
+		mu.Unlock()
+		if err == nil {
+			err = cmd.Wait()
+		}
+		if err != nil {
+			t.Fatalf("%v\n%.2000s", err, out.String())
 		}
 		t.Logf("%d records: peak memory %d MiB", tt.records, peak)
 		if peak >= tt.limit {
