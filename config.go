@@ -165,7 +165,7 @@ func (c Config) stagedDir() string {
 // stepTimeout bounds one storage operation outside the streaming of records:
 // one that hangs leaves time to find out what became of it.
 func (c Config) stepTimeout() time.Duration {
-	return reserve(time.Duration(c.RunTimeout)*time.Second) / 4
+	return max(5*time.Second, reserve(time.Duration(c.RunTimeout)*time.Second)/4)
 }
 
 // reserve is the part of a run's time that reading leaves to commit and publish.

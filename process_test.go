@@ -334,6 +334,27 @@ func BenchmarkFirstRun(b *testing.B) {
 	}
 }
 
+// BenchmarkRun is a whole run of a warm instance.
+func BenchmarkRun(b *testing.B) {
+	for _, n := range []int{0, 20, 5000} {
+		b.Run(fmt.Sprintf("%d records", n), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				h := newHarness(b, world.Options{})
+				h.add(n, 1, 1)
+				c := h.collector()
+				b.StartTimer()
+				if sum, err := c.Run(b.Context(), slog.New(slog.DiscardHandler)); err != nil || sum.Records != n {
+					b.Fatalf("%+v, %v", sum, err)
+				}
+				b.StopTimer()
+				h.Close()
+				b.StartTimer()
+			}
+		})
+	}
+}
+
 // TestPeakMemory: of the command as it is built for the cloud, against a world
 // in another process. It must not grow with the number of records.
 func TestPeakMemory(t *testing.T) {
