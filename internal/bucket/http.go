@@ -249,12 +249,17 @@ func (s *Server) serveDelete(r *http.Request, _ []byte) (answer, error) {
 	return answer{status: http.StatusNoContent}, s.remove(r.Method, r.PathValue("bucket"), r.PathValue("object"), c)
 }
 
-func (s *Server) serveMove(r *http.Request, _ []byte) (answer, error) {
-	source, err := parseConditions(r.URL.Query(), true)
-	if err != nil {
-		return answer{}, err
+// parseBothConditions reads those of a source and those of its destination.
+func parseBothConditions(q url.Values) (source, c conditions, err error) {
+	if source, err = parseConditions(q, true); err != nil {
+		return source, c, err
 	}
-	c, err := parseConditions(r.URL.Query(), false)
+	c, err = parseConditions(q, false)
+	return source, c, err
+}
+
+func (s *Server) serveMove(r *http.Request, _ []byte) (answer, error) {
+	source, c, err := parseBothConditions(r.URL.Query())
 	if err != nil {
 		return answer{}, err
 	}
@@ -263,11 +268,7 @@ func (s *Server) serveMove(r *http.Request, _ []byte) (answer, error) {
 }
 
 func (s *Server) serveRewrite(r *http.Request, body []byte) (answer, error) {
-	source, err := parseConditions(r.URL.Query(), true)
-	if err != nil {
-		return answer{}, err
-	}
-	c, err := parseConditions(r.URL.Query(), false)
+	source, c, err := parseBothConditions(r.URL.Query())
 	if err != nil {
 		return answer{}, err
 	}
