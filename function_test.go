@@ -8,14 +8,17 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net/http"
 	"regexp"
+	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"google.golang.org/api/option"
 
 	"example.com/auditlog/internal/auditapi"
 	"example.com/auditlog/internal/fault"
@@ -36,12 +39,20 @@ type harness struct {
 	logs    bytes.Buffer
 	clients []func()
 	pause   func() // between runs of settle
+
+	// Of a simulation; see inSimulation.
+	watch  *witness
+	decide func(*http.Request) fault.Fault
 }
+
+// lessGC: the buffers of an upload are larger than all else that a test holds.
+var lessGC = sync.OnceFunc(func() { debug.SetGCPercent(400) })
 
 // inBubble runs f in a world of its own, with a clock that stands still but
 // while everything waits.
 func inBubble(t *testing.T, f func(t *testing.T, h *harness)) {
 	t.Helper()
+	lessGC()
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, world.Options{InMemory: true, Buckets: []string{"logs", "states"}})
 		defer h.Close()
@@ -70,24 +81,39 @@ func (h *harness) Close() {
 // collector returns a new instance of the function.
 func (h *harness) collector() *Collector {
 	h.t.Helper()
+	transport := newTransport()
+	transport.Proxy, transport.DialContext = nil, h.Transport().DialContext
+	h.clients = append(h.clients, transport.CloseIdleConnections)
+	return h.collectorThrough(transport)
+}
+
+// collectorThrough returns an instance that reaches the API through transport.
+func (h *harness) collectorThrough(transport http.RoundTripper, opts ...option.ClientOption) *Collector {
+	h.t.Helper()
 	cfg, err := LoadConfig(h.env)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	transport := newTransport()
-	transport.Proxy, transport.DialContext = nil, h.Transport().DialContext
-	c, err := newCollector(context.Background(), cfg, transport, h.StorageOptions()...)
+	c, err := newCollector(context.Background(), cfg, transport, append(h.StorageOptions(), opts...)...)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.clients = append(h.clients, transport.CloseIdleConnections)
 	return c
 }
 
 // run does one run of a new instance, as a cold start does.
 func (h *harness) run() (Summary, error) {
 	h.t.Helper()
-	return h.collector().Run(h.t.Context(), slog.New(slog.NewJSONHandler(&h.logs, &slog.HandlerOptions{ReplaceAttr: cloudNames})))
+	if h.watch != nil {
+		tr := &fault.Transport{Decide: h.decide}
+		defer tr.Land()
+		return h.simulate(tr)
+	}
+	return h.runOf(h.t.Context(), h.collector())
+}
+
+func (h *harness) runOf(ctx context.Context, c *Collector) (Summary, error) {
+	return c.Run(ctx, slog.New(slog.NewJSONHandler(&h.logs, &slog.HandlerOptions{ReplaceAttr: cloudNames})))
 }
 
 // mustRun does a run that must end well.
@@ -116,6 +142,7 @@ func (h *harness) settle() {
 	h.t.Helper()
 	h.APIFaults.Set(nil)
 	h.BucketFaults.Set(nil)
+	h.decide = nil
 	for range 200 {
 		h.pause()
 		if sum := h.mustRun(); sum.OpenWindows == 0 && sum.Records == 0 {
@@ -304,6 +331,9 @@ func (h *harness) scenario(remove bool) {
 // the staged object that the state names.
 func (h *harness) checkInvariants() {
 	h.t.Helper()
+	if h.watch != nil {
+		return // the witness has looked
+	}
 	data, err := h.Bucket.Read(h.bucketOf("STATE_BUCKET"), h.env["STATE_KEY"])
 	if err != nil {
 		return // no run has committed
@@ -345,88 +375,6 @@ func (h *harness) checkInvariants() {
 		}
 		if r.At < s.Watermark-120 && have[r.ID] == 0 {
 			h.t.Errorf("watermark %d has passed record %s at %d, which is nowhere", s.Watermark, r.ID, r.At)
-		}
-	}
-}
-
-// TestEveryFault strikes each request of the scenario with each fault, and then
-// each run of requests from there on: whatever happens, everything reaches the
-// feed once.
-func TestEveryFault(t *testing.T) {
-	storage := map[string]fault.Fault{
-		"refused for good":          {Kind: fault.Refuse, Status: 403},
-		"refused":                   {Kind: fault.Refuse, Status: 503},
-		"dropped":                   {Kind: fault.Drop},
-		"applied, answer a 503":     {Kind: fault.Fail, Status: 503},
-		"applied, answer a 403":     {Kind: fault.Fail, Status: 403},
-		"applied, answer lost":      {Kind: fault.Lose},
-		"applied, answer cut":       {Kind: fault.Cut},
-		"never answered":            {Kind: fault.Hang},
-		"applied, never answered":   {Kind: fault.HangAfter},
-		"a precondition that fails": {Kind: fault.Refuse, Status: 412},
-	}
-	api := map[string]fault.Fault{
-		"401":            {Kind: fault.Refuse, Status: 401},
-		"500":            {Kind: fault.Refuse, Status: 500},
-		"429":            {Kind: fault.Refuse, Status: 429, Header: http.Header{"Retry-After": {"7"}}},
-		"429 for a day":  {Kind: fault.Refuse, Status: 429, Header: http.Header{"Retry-After": {"86400"}}},
-		"HTML":           {Kind: fault.Refuse, Status: 200, Body: "<html>"},
-		"redirect":       {Kind: fault.Refuse, Status: 302, Header: http.Header{"Location": {"/elsewhere"}}},
-		"dropped":        {Kind: fault.Drop},
-		"cut":            {Kind: fault.Cut},
-		"never answered": {Kind: fault.Hang},
-		"cursor refused": {Kind: fault.Refuse, Status: 400, Body: `{"error":{"message":"No such cursor","param":"after"}}`},
-	}
-	if testing.Short() {
-		keep := []string{"refused for good", "applied, answer a 503", "applied, answer lost", "never answered", "429 for a day", "cut", "cursor refused"}
-		discard := func(name string, _ fault.Fault) bool { return !slices.Contains(keep, name) }
-		maps.DeleteFunc(storage, discard)
-		maps.DeleteFunc(api, discard)
-	}
-	for _, mode := range []struct {
-		name        string
-		remove      bool
-		stateBucket string
-		faults      map[string]fault.Fault
-		struck      func(h *harness) *fault.Handler
-	}{
-		{"API", true, "", api, func(h *harness) *fault.Handler { return h.APIFaults }},
-		{"storage", true, "", storage, func(h *harness) *fault.Handler { return h.BucketFaults }},
-		{"state bucket", false, "states", storage, func(h *harness) *fault.Handler { return h.BucketFaults }},
-	} {
-		// live lives through the scenario and counts its requests.
-		live := func(t *testing.T, script fault.Script) (requests int) {
-			inBubble(t, func(t *testing.T, h *harness) {
-				h.env["STATE_BUCKET"] = mode.stateBucket
-				mode.struck(h).Set(func(n int, r *http.Request) fault.Fault {
-					requests = n
-					if script == nil {
-						return fault.Fault{}
-					}
-					return script(n, r)
-				})
-				h.scenario(mode.remove)
-			})
-			return requests
-		}
-		requests := live(t, nil)
-		if requests < 12 {
-			t.Fatalf("%s: only %d requests", mode.name, requests)
-		}
-		for name, f := range mode.faults {
-			for when, script := range map[string]func(int, fault.Fault) fault.Script{"once": at, "from then on": from} {
-				if when != "once" && (testing.Short() || !slices.Contains([]string{"refused for good", "applied, answer lost", "never answered", "500"}, name)) {
-					continue
-				}
-				t.Run(mode.name+"/"+name+"/"+when, func(t *testing.T) {
-					t.Parallel()
-					for n := 1; n <= requests && !t.Failed(); n++ {
-						if live(t, script(n, f)); t.Failed() {
-							t.Logf("at request %d", n)
-						}
-					}
-				})
-			}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package fault_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -42,7 +43,11 @@ func start(t *testing.T) (h *fault.Handler, url string, handled *atomic.Int32) {
 // ask posts a question. The error is that of the request or of the body.
 func ask(ctx context.Context, url string) (*http.Response, string, error) {
 	// A connection of its own: on a used one the client may try again.
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	return askThrough(ctx, &http.Transport{DisableKeepAlives: true}, url)
+}
+
+func askThrough(ctx context.Context, transport http.RoundTripper, url string) (*http.Response, string, error) {
+	client := &http.Client{Transport: transport}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader("question"))
 	if err != nil {
 		return nil, "", err
@@ -190,6 +195,78 @@ func TestHooks(t *testing.T) {
 	ask(t.Context(), url)
 	if want := []int32{1, 0, 1, 1}; !slices.Equal(seen, want) {
 		t.Errorf("hooks saw %v, want %v", seen, want)
+	}
+}
+
+// A Transport and a Handler answer alike.
+func TestTransport(t *testing.T) {
+	answers := func(f fault.Fault) (overHTTP, inMemory string) {
+		h, url, handled := start(t)
+		h.Set(func(int, *http.Request) fault.Fault { return f })
+		tell := func(res *http.Response, body string, err error) string {
+			if res == nil {
+				return fmt.Sprintf("handled %d times, no answer", handled.Swap(0))
+			}
+			return fmt.Sprintf("handled %d times, %d %v %d %q %v", handled.Swap(0), res.StatusCode, res.Header["X-Inner"], res.ContentLength, body, err)
+		}
+		overHTTP = tell(ask(t.Context(), url))
+
+		h.Set(nil)
+		tr := &fault.Transport{Handler: h, Decide: func(*http.Request) fault.Fault { return f }}
+		return overHTTP, tell(askThrough(t.Context(), tr, url))
+	}
+	for _, f := range []fault.Fault{
+		{},
+		{Kind: fault.Refuse, Status: 429, Header: http.Header{"Retry-After": {"7"}}, Body: "slow"},
+		{Kind: fault.Refuse},
+		{Kind: fault.Drop},
+		{Kind: fault.Lose},
+		{Kind: fault.Fail, Status: 500, Body: "oh"},
+		{Kind: fault.Cut},
+	} {
+		if overHTTP, inMemory := answers(f); overHTTP != inMemory {
+			t.Errorf("%s: over HTTP %s, in memory %s", f.Kind, overHTTP, inMemory)
+		}
+	}
+}
+
+func TestTransportHangs(t *testing.T) {
+	for _, tt := range []struct {
+		kind            fault.Kind
+		before, landing int32 // times handled until the client gives up, and by Land
+	}{{fault.Hang, 0, 0}, {fault.HangAfter, 1, 0}, {fault.Late, 0, 1}} {
+		h, url, handled := start(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		tr := &fault.Transport{Handler: h, Decide: func(*http.Request) fault.Fault {
+			cancel()
+			return fault.Fault{Kind: tt.kind}
+		}}
+		if _, _, err := askThrough(ctx, tr, url); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", tt.kind, err)
+		}
+		if got := handled.Load(); got != tt.before || tr.Flying() != (tt.landing > 0) {
+			t.Errorf("%s: handled %d times, flying %v", tt.kind, got, tr.Flying())
+		}
+		if n := tr.Land(); int32(n) != tt.landing || handled.Load() != tt.before+tt.landing || tr.Flying() {
+			t.Errorf("%s: landed %d, handled %d times", tt.kind, n, handled.Load())
+		}
+	}
+}
+
+func TestTransportDies(t *testing.T) {
+	h, url, handled := start(t)
+	asked := 0
+	tr := &fault.Transport{Handler: h, Decide: func(*http.Request) fault.Fault {
+		asked++
+		return fault.Fault{Kind: fault.Die}
+	}}
+	for range 2 {
+		if _, _, err := askThrough(t.Context(), tr, url); !errors.Is(err, fault.ErrDead) {
+			t.Errorf("error %v", err)
+		}
+	}
+	if handled.Load() != 0 || asked != 1 {
+		t.Errorf("handled %d times, asked %d times", handled.Load(), asked)
 	}
 }
 

@@ -146,6 +146,18 @@ func (w *World) StorageHost() string { return w.bucketAddr }
 // time. Without it a World in memory cannot be reached.
 func (w *World) Transport() *http.Transport { return w.transport }
 
+// Handler returns the API and the bucket without their servers and faults, told
+// apart by the requests' hosts: for a fault.Transport.
+func (w *World) Handler() http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Host == w.apiAddr {
+			w.API.ServeHTTP(rw, r)
+		} else {
+			w.Bucket.ServeHTTP(rw, r)
+		}
+	})
+}
+
 // StorageOptions are for storage.NewClient.
 func (w *World) StorageOptions() []option.ClientOption {
 	return []option.ClientOption{

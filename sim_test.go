@@ -1,0 +1,361 @@
+package auditlog
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/api/option"
+
+	"example.com/auditlog/internal/auditapi"
+	"example.com/auditlog/internal/fault"
+)
+
+var long = flag.Bool("long", false, "try what takes long: all pairs of faults, 100,000 schedules, a year of runs")
+
+// world names what differs between simulations.
+type setting struct {
+	name        string
+	stateBucket string
+	eager       bool // the feed takes an object as soon as it is there; else after the run
+	remove      bool // the feed deletes what it has taken
+}
+
+var simulated = []setting{
+	{"feed deletes at once", "", true, true},
+	{"feed deletes later", "", false, true},
+	{"state bucket", "states", true, false},
+}
+
+// inSimulation runs f in a world whose every request a witness follows.
+func inSimulation(t *testing.T, s setting, f func(h *harness)) {
+	t.Helper()
+	inBubble(t, func(t *testing.T, h *harness) {
+		h.env["STATE_BUCKET"] = s.stateBucket
+		h.watch = &witness{h: h, setting: s, named: map[string]bool{}, contents: map[string][]string{}}
+		f(h)
+	})
+}
+
+// simulate does one run of a new instance that reaches the world through tr.
+func (h *harness) simulate(tr *fault.Transport) (Summary, error) {
+	h.t.Helper()
+	ctx, cancel := context.WithCancel(h.t.Context())
+	defer cancel()
+	shown := len(h.API.Records())
+	tr.Handler = h.Handler()
+	tr.Handled = func(r *http.Request) {
+		if r.Method != http.MethodGet {
+			h.watch.look(shown)
+		}
+	}
+	if decide := tr.Decide; decide != nil {
+		tr.Decide = func(r *http.Request) fault.Fault {
+			f := decide(r)
+			if f.Kind == fault.Die {
+				cancel() // nor does it wait any longer
+			}
+			return f
+		}
+	}
+	return h.runOf(ctx, h.collectorThrough(tr, option.WithHTTPClient(&http.Client{Transport: tr})))
+}
+
+// witness looks at the bucket after every request that has changed it, and
+// checks what must hold at any time, whatever has failed.
+type witness struct {
+	h *harness
+	setting
+	state      State
+	generation int64               // of the state; 0: there is none yet
+	shown      int                 // records that the run which wrote it could have been shown
+	named      map[string]bool     // ids in the objects that the states have named as staged
+	contents   map[string][]string // ids by object
+}
+
+func (w *witness) look(shown int) {
+	h := w.h
+	h.t.Helper()
+	states := h.bucketOf("STATE_BUCKET")
+	o, data, err := h.Bucket.Get(states, h.env["STATE_KEY"])
+	switch {
+	case err != nil && w.generation != 0:
+		h.t.Errorf("the state is gone: %v", err)
+	case err == nil && o.Generation != w.generation:
+		next, err := decodeState(data, time.Now())
+		if err != nil || next.note != "" {
+			h.t.Errorf("a run wrote a state that is damaged or counts as edited: %v %s\n%s", err, next.note, data)
+		}
+		if w.state.Staged != "" && w.ids(states, w.state.Staged) != nil {
+			h.t.Errorf("the commit replaces the name of %s, which is not published", w.state.Staged)
+		}
+		if next.Staged != "" {
+			ids := w.ids(states, next.Staged)
+			if ids == nil {
+				h.t.Errorf("the state names %s as staged, which is not there", next.Staged)
+			}
+			for _, id := range ids {
+				w.named[id] = true
+			}
+		}
+		w.state, w.generation, w.shown = next.State, o.Generation, shown
+	}
+
+	have := h.Taken()
+	for _, o := range h.Bucket.Objects("logs", h.env["GCS_PREFIX"]+"/") {
+		for _, id := range w.ids("logs", o.Name) {
+			have[id]++
+			if !w.named[id] {
+				h.t.Errorf("the feed prefix shows %s in %s, which no state has named", id, o.Name)
+			}
+		}
+	}
+	for _, id := range w.ids(states, w.state.Staged) {
+		have[id]++
+	}
+	// The Python function would read on from an overlap before the watermark.
+	n := 0
+	h.API.Each(func(id string, at int64) {
+		n++
+		if have[id] == 0 && (at < w.state.Watermark-120 || n <= w.shown && at < w.state.Watermark) {
+			h.t.Errorf("the watermark %d has passed %s at %d, which is nowhere", w.state.Watermark, id, at)
+		}
+	})
+	if w.eager {
+		w.feed()
+	}
+}
+
+func (w *witness) feed() {
+	w.h.t.Helper()
+	if err := w.h.Feed(w.remove); err != nil {
+		w.h.t.Error(err)
+	}
+}
+
+// ids lists an object's records; nil where there is no object.
+func (w *witness) ids(bucket, name string) []string {
+	if name == "" {
+		return nil
+	}
+	o, data, err := w.h.Bucket.Get(bucket, name)
+	if err != nil {
+		return nil
+	}
+	key := fmt.Sprint(bucket, o.Name, o.Generation)
+	if ids, ok := w.contents[key]; ok {
+		return ids
+	}
+	ids := []string{}
+	for line := range bytes.Lines(data) {
+		var r struct{ ID string }
+		if err := json.Unmarshal(line, &r); err != nil {
+			w.h.t.Errorf("%s: %v", name, err)
+		}
+		ids = append(ids, r.ID)
+	}
+	w.contents[key] = ids
+	return ids
+}
+
+// tidied checks that a day later nothing staged is left.
+func (h *harness) tidied() {
+	h.t.Helper()
+	time.Sleep(25 * time.Hour)
+	h.mustRun()
+	for _, o := range h.Bucket.Objects(h.bucketOf("STATE_BUCKET"), "") {
+		if strings.Contains(o.Name, "/staged/") {
+			h.t.Errorf("after a day %s is still there", o.Name)
+		}
+	}
+}
+
+func toAPI(r *http.Request) bool { return r.URL.Path == auditapi.Path }
+
+// bucketFaults and apiFaults are what can become of a request.
+var (
+	bucketFaults = map[string]fault.Fault{
+		"refused for good":          {Kind: fault.Refuse, Status: 403},
+		"a precondition that fails": {Kind: fault.Refuse, Status: 412},
+		"503":                       {Kind: fault.Refuse, Status: 503},
+		"dropped":                   {Kind: fault.Drop},
+		"applied, answer a 503":     {Kind: fault.Fail, Status: 503},
+		"applied, answer a 403":     {Kind: fault.Fail, Status: 403},
+		"applied, answer lost":      {Kind: fault.Lose},
+		"applied, answer cut":       {Kind: fault.Cut},
+		"never answered":            {Kind: fault.Hang},
+		"applied, never answered":   {Kind: fault.HangAfter},
+		"applied too late":          {Kind: fault.Late},
+		"the process dies":          {Kind: fault.Die},
+	}
+	apiFaults = map[string]fault.Fault{
+		"refused for good": {Kind: fault.Refuse, Status: 401},
+		"500":              {Kind: fault.Refuse, Status: 500},
+		"429":              {Kind: fault.Refuse, Status: 429, Header: http.Header{"Retry-After": {"7"}}},
+		"429 for a day":    {Kind: fault.Refuse, Status: 429, Header: http.Header{"Retry-After": {"86400"}}},
+		"HTML":             {Kind: fault.Refuse, Status: 200, Body: "<html>"},
+		"redirect":         {Kind: fault.Refuse, Status: 302, Header: http.Header{"Location": {"/elsewhere"}}},
+		"dropped":          {Kind: fault.Drop},
+		"answer cut":       {Kind: fault.Cut},
+		"never answered":   {Kind: fault.Hang},
+		"cursor refused":   {Kind: fault.Refuse, Status: 400, Body: `{"error":{"message":"No such cursor","param":"after"}}`},
+		"the process dies": {Kind: fault.Die},
+	}
+)
+
+// struck is one fault at one request of a story, which counts from 1.
+type struck struct {
+	n     int
+	toAPI bool
+	name  string
+	fault.Fault
+}
+
+func (s struck) String() string { return fmt.Sprintf("request %d: %s", s.n, s.name) }
+
+// faultsOf lists what can become of request n.
+func faultsOf(n int, toAPI bool) []struck {
+	faults := bucketFaults
+	if toAPI {
+		faults = apiFaults
+	}
+	var all []struck
+	for _, name := range slices.Sorted(maps.Keys(faults)) {
+		all = append(all, struck{n, toAPI, name, faults[name]})
+	}
+	return all
+}
+
+// TestEveryFault strikes each request of the scenario with each fault, once and
+// for the worst also from there on: whatever happens, everything reaches the
+// feed once, and the witness finds nothing wrong on the way.
+func TestEveryFault(t *testing.T) {
+	for _, s := range simulated {
+		// live lives through the scenario and tells which requests went to the API.
+		live := func(t *testing.T, decide func(n int, r *http.Request) fault.Fault) (toAPIs []bool) {
+			inSimulation(t, s, func(h *harness) {
+				h.decide = func(r *http.Request) fault.Fault {
+					toAPIs = append(toAPIs, toAPI(r))
+					return decide(len(toAPIs), r)
+				}
+				h.scenario(s.remove)
+				h.tidied()
+			})
+			return toAPIs
+		}
+		requests := live(t, func(int, *http.Request) fault.Fault { return fault.Fault{} })
+		byName := map[string][]struck{}
+		for i, toAPI := range requests {
+			for _, f := range faultsOf(i+1, toAPI) {
+				byName[f.name] = append(byName[f.name], f)
+			}
+		}
+		for name, all := range byName {
+			t.Run(s.name+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				for _, f := range all {
+					live(t, func(n int, r *http.Request) fault.Fault {
+						if n == f.n {
+							return f.Fault
+						}
+						return fault.Fault{}
+					})
+					if slices.Contains([]string{"refused for good", "applied, answer lost", "never answered", "500"}, name) {
+						live(t, func(n int, r *http.Request) fault.Fault {
+							if n >= f.n && toAPI(r) == f.toAPI {
+								return f.Fault
+							}
+							return fault.Fault{}
+						})
+					}
+					if t.Failed() {
+						t.Fatal(f)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestEveryPair strikes each request of a run with each fault, and in each case
+// each request of the run after it with each fault. What the first run has sent
+// too late lands before the request that the second fault strikes.
+func TestEveryPair(t *testing.T) {
+	// The faults after which a run goes on as after none are left to TestEveryFault.
+	worst := []string{"refused for good", "applied, answer lost", "applied, never answered", "applied too late", "the process dies", "429 for a day"}
+	if testing.Short() {
+		worst = worst[1:5]
+	}
+	faults := func(n int, toAPI bool) []struck {
+		return slices.DeleteFunc(faultsOf(n, toAPI), func(f struck) bool { return !*long && !slices.Contains(worst, f.name) })
+	}
+	runs := []int{1}
+	if *long {
+		runs = []int{0, 1, 2}
+	}
+	for _, s := range simulated {
+		for _, first := range runs {
+			// live lives through a first run, a small one, one with a burst beyond the
+			// cap, and quiet ones; the faults strike in the run number first and in the
+			// next. It tells which requests of these went to the API.
+			live := func(t *testing.T, strikes ...struck) (toAPIs [2][]bool) {
+				inSimulation(t, s, func(h *harness) {
+					h.env["MAX_RECORDS"] = "12"
+					early := &fault.Transport{}
+					for run := range 5 {
+						h.add(3, 10, 7)
+						if run == 2 {
+							h.add(12, 1, 1)
+						}
+						tr, which := &fault.Transport{}, run-first
+						if which == 0 {
+							tr = early
+						}
+						if which == 0 || which == 1 {
+							tr.Decide = func(r *http.Request) (f fault.Fault) {
+								toAPIs[which] = append(toAPIs[which], toAPI(r))
+								if which < len(strikes) && strikes[which].n == len(toAPIs[which]) {
+									early.Land()
+									f = strikes[which].Fault
+								}
+								return f
+							}
+						}
+						h.simulate(tr) // whether it fails or not
+						if which > 0 {
+							early.Land()
+							tr.Land()
+						}
+						h.watch.feed()
+						time.Sleep(time.Hour)
+					}
+					h.settle()
+					h.tidied()
+				})
+				return toAPIs
+			}
+			for i, toAPI := range live(t)[0] {
+				for _, f := range faults(i+1, toAPI) {
+					t.Run(fmt.Sprintf("%s/run %d/%s", s.name, first, f), func(t *testing.T) {
+						t.Parallel()
+						for j, toAPI := range live(t, f)[1] {
+							for _, g := range faults(j+1, toAPI) {
+								if live(t, f, g); t.Failed() {
+									t.Fatalf("then %s", g)
+								}
+							}
+						}
+					})
+				}
+			}
+		}
+	}
+}
