@@ -34,9 +34,10 @@ const (
 // Source of its facts: the published reference of GET
 // /organization/audit_logs, and what has been seen of its answers.
 type api struct {
-	client *http.Client
-	url    string
-	key    secret
+	client  *http.Client
+	url     string
+	key     secret
+	backoff gax.Backoff // between the attempts of one page
 }
 
 func newAPI(base string, key secret, transport http.RoundTripper) *api {
@@ -46,8 +47,9 @@ func newAPI(base string, key secret, transport http.RoundTripper) *api {
 			// Go would send the key along to another port and to subdomains.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		url: base + "/organization/audit_logs",
-		key: key,
+		url:     base + "/organization/audit_logs",
+		key:     key,
+		backoff: gax.Backoff{Initial: time.Second, Max: 30 * time.Second, Multiplier: 2},
 	}
 }
 
@@ -170,7 +172,7 @@ type retried func(err error, wait time.Duration)
 // until ctx ends. A wait that would pass ctx's deadline ends it at once. Where
 // ctx ends the first attempt, the error is ctx's own; later, the API's.
 func (a *api) page(ctx context.Context, q query, buf *bytes.Buffer, tell retried) (page, error) {
-	backoff := gax.Backoff{Initial: time.Second, Max: 30 * time.Second, Multiplier: 2}
+	backoff := a.backoff
 	var last error
 	for attempt := 1; ; attempt++ {
 		p, err := a.get(ctx, q, buf)

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"cloud.google.com/go/storage"
+	"github.com/googleapis/gax-go/v2"
 	"google.golang.org/api/option"
 
 	"example.com/auditlog/internal/auditapi"
@@ -66,7 +68,13 @@ func (h *harness) simulate(tr *fault.Transport) (Summary, error) {
 			return f
 		}
 	}
-	return h.runOf(ctx, h.collectorThrough(tr, option.WithHTTPClient(&http.Client{Transport: tr})))
+	c := h.collectorThrough(tr, option.WithHTTPClient(&http.Client{Transport: tr}))
+	// No jitter: what happens depends on what the test decides, and on nothing else.
+	steady := gax.Backoff{Initial: 1, Max: 1, Multiplier: 1}
+	c.api.backoff = steady
+	c.states, c.logs = c.states.Retryer(storage.WithBackoff(steady)), c.logs.Retryer(storage.WithBackoff(steady))
+	c.state = c.states.Object(c.cfg.StateKey)
+	return h.runOf(ctx, c)
 }
 
 // witness looks at the bucket after every request that has changed it, and

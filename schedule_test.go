@@ -1,0 +1,419 @@
+package auditlog
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/auditlog/internal/fault"
+)
+
+// scheduler runs instances of the function side by side and owns each of their
+// requests: while all wait, it picks the one that goes on.
+type scheduler struct {
+	h     *harness
+	trace strings.Builder // of what has been granted
+
+	mu      sync.Mutex
+	pending []*pending
+	running int
+	runs    []*fault.Transport
+	arrived chan struct{} // has room for one
+}
+
+// pending is a request that waits for its turn.
+type pending struct {
+	instance int
+	r        *http.Request
+	turn     chan fault.Fault
+}
+
+func newScheduler(h *harness) *scheduler {
+	return &scheduler{h: h, arrived: make(chan struct{}, 1)}
+}
+
+// start begins an instance, which does runs as long as more says so.
+func (s *scheduler) start(instance int, more func() bool) {
+	s.running++
+	go func() {
+		for more() {
+			tr := &fault.Transport{Decide: func(r *http.Request) fault.Fault { return s.ask(instance, r) }}
+			s.mu.Lock()
+			s.runs = append(s.runs, tr)
+			s.mu.Unlock()
+			s.h.simulate(tr) // whether it fails or not
+		}
+		s.mu.Lock()
+		s.running--
+		s.mu.Unlock()
+		s.wake()
+	}()
+}
+
+func (s *scheduler) wake() {
+	select {
+	case s.arrived <- struct{}{}:
+	default:
+	}
+}
+
+// ask waits for the request's turn, or for its client to give up.
+func (s *scheduler) ask(instance int, r *http.Request) fault.Fault {
+	p := &pending{instance, r, make(chan fault.Fault)}
+	s.mu.Lock()
+	s.pending = append(s.pending, p)
+	s.mu.Unlock()
+	s.wake()
+	select {
+	case f := <-p.turn:
+		return f
+	case <-r.Context().Done():
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.pending = slices.DeleteFunc(s.pending, func(other *pending) bool { return other == p })
+		return fault.Fault{Kind: fault.Hang}
+	}
+}
+
+// wait waits until every instance waits, and returns the requests that wait for
+// their turn, by instance; none when all runs have ended. The clock moves on
+// only where all instances wait for it.
+func (s *scheduler) wait() []*pending {
+	for {
+		synctest.Wait()
+		s.mu.Lock()
+		waiting, running := slices.Clone(s.pending), s.running
+		s.mu.Unlock()
+		if len(waiting) > 0 || running == 0 {
+			slices.SortStableFunc(waiting, func(a, b *pending) int { return a.instance - b.instance })
+			return waiting
+		}
+		<-s.arrived
+	}
+}
+
+// grant gives a request its turn.
+func (s *scheduler) grant(p *pending, f fault.Fault) {
+	fmt.Fprintf(&s.trace, "\tinstance %d: %s %s %s\n", p.instance, p.r.Method, p.r.URL.Path, f.Kind)
+	s.mu.Lock()
+	s.pending = slices.DeleteFunc(s.pending, func(other *pending) bool { return other == p })
+	s.mu.Unlock()
+	p.turn <- f
+}
+
+// touches lists the objects that a request reads and writes. The listing of
+// staged objects counts as reading none: it is for those of the day before.
+func touches(r *http.Request) (reads, writes []string) {
+	if toAPI(r) {
+		return nil, nil
+	}
+	var names []string // of /b/<bucket>/o/<object>, once or twice
+	for part := range strings.SplitSeq(r.URL.Path, "/o/") {
+		names = append(names, part)
+	}
+	names = names[1:]
+	switch {
+	case r.URL.Query().Get("uploadType") != "":
+		return nil, []string{r.URL.Query().Get("name")}
+	case len(names) == 0:
+		return nil, nil
+	case r.Method == http.MethodGet:
+		return names, nil
+	}
+	// The source of a copy is only read; to call it written is to try more.
+	if len(names) == 2 {
+		for _, verb := range []string{"/moveTo", "/rewriteTo"} {
+			names[0], _, _ = strings.Cut(names[0], verb)
+		}
+	}
+	return nil, names
+}
+
+// action is what a scheduler can do next: grant an instance's request, or let
+// its process die before it.
+type action struct {
+	*pending
+	dies          bool
+	reads, writes []string
+}
+
+func (a action) is(b action) bool { return a.instance == b.instance && a.dies == b.dies }
+
+// commutes reports whether the order of two actions makes no difference to
+// anybody.
+func (a action) commutes(b action) bool {
+	switch {
+	case a.instance == b.instance, a.dies && b.dies: // only one process may die
+		return false
+	case a.dies, b.dies:
+		return true
+	}
+	share := func(x, y []string) bool {
+		return slices.ContainsFunc(x, func(name string) bool { return slices.Contains(y, name) })
+	}
+	return !share(a.writes, b.writes) && !share(a.writes, b.reads) && !share(a.reads, b.writes)
+}
+
+// explorer walks, one execution after the other, through all choices between
+// actions whose order matters. What has been tried at a fork sleeps in the
+// executions tried there later, until something is done that it does not
+// commute with (Godefroid's sleep sets): fewer executions, all states.
+type explorer struct {
+	path []*fork
+	made int // choices of this execution
+}
+
+type fork struct {
+	actions []action
+	at      int      // the one taken
+	asleep  []action // not to be taken
+}
+
+// choose picks an action; nil where all of them have been tried in another
+// order, so that the execution may end here.
+func (e *explorer) choose(actions []action) *action {
+	if e.made == len(e.path) {
+		next := &fork{actions: actions, at: -1}
+		if e.made > 0 {
+			last := e.path[e.made-1]
+			for _, a := range append(slices.Clone(last.asleep), last.actions[:last.at]...) {
+				if a.commutes(last.actions[last.at]) {
+					next.asleep = append(next.asleep, a)
+				}
+			}
+		}
+		next.advance()
+		e.path = append(e.path, next)
+	}
+	f := e.path[e.made]
+	if f.at == len(actions) {
+		return nil
+	}
+	e.made++
+	if !actions[f.at].is(f.actions[f.at]) {
+		panic("the same choices led elsewhere")
+	}
+	return &actions[f.at]
+}
+
+// advance moves on to the next action that is awake.
+func (f *fork) advance() {
+	for f.at++; f.at < len(f.actions) && slices.ContainsFunc(f.asleep, f.actions[f.at].is); f.at++ {
+	}
+}
+
+// next prepares another execution, and reports whether there is one.
+func (e *explorer) next() bool {
+	e.made = 0
+	for len(e.path) > 0 {
+		f := e.path[len(e.path)-1]
+		if f.advance(); f.at < len(f.actions) {
+			return true
+		}
+		e.path = e.path[:len(e.path)-1]
+	}
+	return false
+}
+
+// TestEverySchedule runs two and three instances side by side, in every order
+// of their requests that can make a difference, with and without the death of
+// one: whatever the order, everything reaches the feed once.
+func TestEverySchedule(t *testing.T) {
+	stories := []struct {
+		name      string
+		instances int
+		mayDie    bool
+		before    func(h *harness)
+		long      bool
+	}{
+		{"first run", 2, true, func(*harness) {}, false},
+		{"news", 2, true, func(h *harness) {
+			h.mustRun()
+			time.Sleep(time.Hour)
+			h.add(3, 5, 1)
+		}, false},
+		{"no news", 2, true, func(h *harness) { h.mustRun() }, false},
+		{"something staged", 2, true, leaveStaged, false},
+		{"first run", 3, false, func(*harness) {}, true},
+		{"something staged", 3, false, leaveStaged, true},
+	}
+	for _, set := range simulated {
+		for _, story := range stories {
+			if story.long && !*long {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s/%s/%d instances", set.name, story.name, story.instances), func(t *testing.T) {
+				t.Parallel()
+				e, executions := &explorer{}, 0
+				for more := true; more && !t.Failed(); more = e.next() {
+					inSimulation(t, set, func(h *harness) {
+						h.add(3, 5, 1)
+						story.before(h)
+						s := newScheduler(h)
+						for i := range story.instances {
+							runs := 0
+							s.start(i, func() bool { runs++; return runs == 1 })
+						}
+						if s.explore(e, story.mayDie) {
+							executions++
+							h.watch.feed()
+							h.settle()
+							h.tidied()
+						}
+						if t.Failed() {
+							t.Logf("in this order:\n%s", s.trace.String())
+						}
+					})
+				}
+				t.Logf("%d executions", executions)
+				if executions < 2 {
+					t.Error("no choice was made")
+				}
+			})
+		}
+	}
+}
+
+// leaveStaged leaves an object that is committed and not published, and news.
+func leaveStaged(h *harness) {
+	h.simulate(&fault.Transport{Decide: func(r *http.Request) fault.Fault {
+		if r.Method == http.MethodPost && strings.Contains(r.URL.Path, "To/") {
+			return fault.Fault{Kind: fault.Die}
+		}
+		return fault.Fault{}
+	}})
+	if h.watch.state.Staged == "" {
+		h.t.Fatal("nothing is staged")
+	}
+	time.Sleep(time.Hour)
+	h.add(3, 5, 1)
+}
+
+// explore lets the runs go on as e chooses, and reports whether they ended in a
+// way that has not been tried.
+func (s *scheduler) explore(e *explorer, mayDie bool) (tried bool) {
+	for {
+		waiting := s.wait()
+		if len(waiting) == 0 {
+			return true
+		}
+		var actions []action
+		for _, p := range waiting {
+			reads, writes := touches(p.r)
+			actions = append(actions, action{p, false, reads, writes})
+		}
+		if mayDie {
+			for _, p := range waiting {
+				actions = append(actions, action{p, true, nil, nil})
+			}
+		}
+		a := e.choose(actions)
+		if a == nil {
+			for ; len(waiting) > 0; waiting = s.wait() {
+				s.grant(waiting[0], fault.Fault{Kind: fault.Die})
+			}
+			return false
+		}
+		f := fault.Fault{}
+		if a.dies {
+			f.Kind, mayDie = fault.Die, false
+		}
+		s.grant(a.pending, f)
+	}
+}
+
+// TestRandomSchedules lives through days with two or three instances that come
+// and go, in random order of their requests, with random faults, records that
+// appear meanwhile, requests that land late and time that passes.
+func TestRandomSchedules(t *testing.T) {
+	seeds := 500
+	switch {
+	case *long:
+		seeds = 100_000
+	case testing.Short():
+		seeds = 60
+	}
+	const shards = 4
+	for shard := range shards {
+		t.Run(fmt.Sprint(shard), func(t *testing.T) {
+			t.Parallel()
+			for seed := shard; seed < seeds && !t.Failed(); seed += shards {
+				randomSchedule(t, uint64(seed))
+			}
+		})
+	}
+}
+
+func randomSchedule(t *testing.T, seed uint64) {
+	rnd := rand.New(rand.NewPCG(seed, 3))
+	var faults [2][]fault.Fault
+	for i, toAPI := range []bool{false, true} {
+		for _, f := range faultsOf(0, toAPI) {
+			faults[i] = append(faults[i], f.Fault)
+		}
+	}
+	inSimulation(t, simulated[rnd.IntN(len(simulated))], func(h *harness) {
+		h.env["MAX_RECORDS"], h.env["PAGE_SIZE"] = fmt.Sprint(3+rnd.IntN(20)), fmt.Sprint(1+rnd.IntN(10))
+		h.add(rnd.IntN(10), 5, rnd.Int64N(3))
+		s := newScheduler(h)
+		for i := range 2 + rnd.IntN(2) {
+			runs, pause := 1+rnd.IntN(3), time.Duration(rnd.IntN(3*3600))*time.Second
+			s.start(i, func() bool {
+				time.Sleep(pause)
+				runs--
+				return runs >= 0
+			})
+		}
+		rate := 4 + rnd.IntN(30) // of faults: one request of so many
+		for waiting := s.wait(); len(waiting) > 0 && !t.Failed(); waiting = s.wait() {
+			switch rnd.IntN(30) {
+			case 0, 1, 2:
+				h.add(1+rnd.IntN(5), rnd.Int64N(100), rnd.Int64N(3))
+			case 3:
+				s.land(rnd)
+			case 4:
+				h.watch.feed()
+			case 5:
+				time.Sleep(time.Duration(rnd.IntN(90)) * time.Second)
+				continue // what waited may have given up
+			}
+			p, f := waiting[rnd.IntN(len(waiting))], fault.Fault{}
+			if rnd.IntN(rate) == 0 {
+				choice := faults[0]
+				if toAPI(p.r) {
+					choice = faults[1]
+				}
+				f = choice[rnd.IntN(len(choice))]
+			}
+			s.grant(p, f)
+		}
+		for s.land(rnd) {
+		}
+		h.watch.feed()
+		h.settle()
+		h.tidied()
+		if t.Failed() {
+			t.Logf("seed %d, in this order:\n%s", seed, s.trace.String())
+		}
+	})
+}
+
+// land lets what one of the runs has sent too late reach the bucket, and
+// reports whether there was anything.
+func (s *scheduler) land(rnd *rand.Rand) bool {
+	s.mu.Lock()
+	flying := slices.DeleteFunc(slices.Clone(s.runs), func(tr *fault.Transport) bool { return !tr.Flying() })
+	s.mu.Unlock()
+	if len(flying) == 0 {
+		return false
+	}
+	s.trace.WriteString("\ta late request lands\n")
+	flying[rnd.IntN(len(flying))].Land()
+	return true
+}
