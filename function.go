@@ -193,7 +193,7 @@ func (c *Collector) Run(ctx context.Context, log *slog.Logger) (sum Summary, err
 		if err := object.close(whole, c.cfg.stepTimeout()); err != nil {
 			return sum, errors.Join(failure(stopped), fmt.Errorf("writing %s: %w", c.stagedURL(object.name), storageHint(err)))
 		}
-		next.Staged, next.StagedBucket = object.name, c.cfg.StateBucket
+		next.Staged, next.StagedGeneration, next.StagedBucket = object.name, object.generation, c.cfg.StateBucket
 		next.LastObject = c.finalName(state.LastObject, r.started)
 	}
 	switch err := r.commit(whole, state, next); {

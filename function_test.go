@@ -43,6 +43,7 @@ type harness struct {
 	// Of a simulation; see inSimulation.
 	watch  *witness
 	decide func(*http.Request) fault.Fault
+	steady bool // no waits, and so no jitter, between attempts
 }
 
 // lessGC: the buffers of an upload are larger than all else that a test holds.

@@ -43,6 +43,8 @@ type stagedObject struct {
 	line []byte
 	size int64
 	crc  uint32
+
+	generation int64 // once it is closed
 }
 
 // stage names a staged object. Its upload lasts no longer than ctx.
@@ -98,6 +100,7 @@ func (s *stagedObject) close(ctx context.Context, timeout time.Duration) error {
 	if attrs.Size != s.size || attrs.CRC32C != s.crc {
 		return fmt.Errorf("the bucket holds other bytes than were sent: %d with CRC32C %08x, not %d with %08x", attrs.Size, attrs.CRC32C, s.size, s.crc)
 	}
+	s.generation = attrs.Generation
 	return nil
 }
 
@@ -124,31 +127,31 @@ func nameAfter(last string, now time.Time) string {
 	return now.Format(objectLayout)
 }
 
-// publish brings the object that the state names as staged under the feed
-// prefix. Whether it still has to is read from the staged object, not from the
-// final one: the feed may have taken and deleted that. It returns the final
-// name, or "" where the object had been published before.
-func (c *Collector) publish(ctx context.Context, staged, final string) (string, error) {
+// publish brings the object that s names as staged under the feed prefix.
+// Whether it still has to is read from the staged object, not from the final
+// one: the feed may have taken and deleted that. It returns the final name, or
+// "" where the object had been published before.
+func (c *Collector) publish(ctx context.Context, s State, final string) (string, error) {
 	for range 100 {
-		err := c.release(ctx, staged, final)
+		err := c.release(ctx, s, final)
 		if err == nil {
 			return final, nil
 		}
 		// Another instance may have published it; or this one has, and the answer
 		// was lost.
-		there, lookErr := c.exists(ctx, staged)
+		there, lookErr := c.unpublished(ctx, s)
 		switch {
 		case lookErr == nil && !there:
 			return "", nil
 		case lookErr != nil:
-			return "", fmt.Errorf("publishing %s as %s: %w; and whether it is done could not be read: %v", c.stagedURL(staged), c.logURL(final), storageHint(err), lookErr)
+			return "", fmt.Errorf("publishing %s as %s: %w; and whether it is done could not be read: %v", c.stagedURL(s.Staged), c.logURL(final), storageHint(err), lookErr)
 		case !errors.Is(err, errNameTaken):
-			return "", fmt.Errorf("publishing %s as %s: %w", c.stagedURL(staged), c.logURL(final), storageHint(err))
+			return "", fmt.Errorf("publishing %s as %s: %w", c.stagedURL(s.Staged), c.logURL(final), storageHint(err))
 		}
 		// The name is a stranger's, such as the Python function's.
 		final = final[:strings.LastIndexByte(final, '/')+1] + nameAfter(final, time.Time{})
 	}
-	return "", fmt.Errorf("publishing %s: all names up to %s are taken", c.stagedURL(staged), c.logURL(final))
+	return "", fmt.Errorf("publishing %s: all names up to %s are taken", c.stagedURL(s.Staged), c.logURL(final))
 }
 
 // errNameTaken is a final name that another object has.
@@ -157,27 +160,31 @@ var errNameTaken = errors.New("the name is taken")
 // release makes the staged object the final one. Within a bucket that is an
 // atomic rename: a crash leaves the object either staged or published. From a
 // state bucket it is a copy, then a delete.
-func (c *Collector) release(ctx context.Context, staged, final string) error {
+func (c *Collector) release(ctx context.Context, s State, final string) error {
 	step, cancel := context.WithTimeout(ctx, c.cfg.stepTimeout())
 	defer cancel()
+	src := c.states.Object(s.Staged)
+	if s.StagedGeneration != 0 {
+		src = src.If(storage.Conditions{GenerationMatch: s.StagedGeneration})
+	}
 	if c.cfg.StateBucket == c.cfg.Bucket {
-		_, err := c.states.Object(staged).Move(step, storage.MoveObjectDestination{
+		_, err := src.Move(step, storage.MoveObjectDestination{
 			Object:     final,
 			Conditions: &storage.Conditions{DoesNotExist: true},
 		})
 		if statusOf(err) == http.StatusPreconditionFailed {
-			return errNameTaken
+			return errNameTaken // or the source is another one; publish looks
 		}
 		return err
 	}
 
-	src, dst := c.states.Object(staged), c.logs.Object(final)
+	dst := c.logs.Object(final)
 	if _, err := dst.If(storage.Conditions{DoesNotExist: true}).CopierFrom(src).Run(step); err != nil {
 		// Of an object that is there, the content alone tells whether it is this
 		// copy or a stranger's.
 		look, cancel := context.WithTimeout(ctx, c.cfg.stepTimeout())
 		defer cancel()
-		same, lookErr := sameContent(look, src, dst)
+		same, lookErr := sameContent(look, c.states.Object(s.Staged), dst)
 		switch {
 		case lookErr != nil:
 			return fmt.Errorf("%w; and what is there could not be compared: %v", err, lookErr)
@@ -185,7 +192,7 @@ func (c *Collector) release(ctx context.Context, staged, final string) error {
 			return errNameTaken
 		}
 	}
-	return c.deleteStaged(ctx, staged)
+	return c.deleteStaged(ctx, s.Staged)
 }
 
 // sameContent reports whether both objects exist and hold the same bytes.
@@ -201,18 +208,18 @@ func sameContent(ctx context.Context, a, b *storage.ObjectHandle) (bool, error) 
 	return left.Size == right.Size && left.CRC32C == right.CRC32C, nil
 }
 
-// exists reports whether the staged object is still there.
-func (c *Collector) exists(ctx context.Context, staged string) (bool, error) {
+// unpublished reports whether what s names as staged is still there.
+func (c *Collector) unpublished(ctx context.Context, s State) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.stepTimeout())
 	defer cancel()
-	_, err := c.states.Object(staged).Attrs(ctx)
+	attrs, err := c.states.Object(s.Staged).Attrs(ctx)
 	switch {
 	case err == nil:
-		return true, nil
+		return s.StagedGeneration == 0 || attrs.Generation == s.StagedGeneration, nil
 	case errors.Is(err, storage.ErrObjectNotExist) && !bucketMissing(err):
 		return false, nil
 	}
-	return false, fmt.Errorf("looking for %s: %w", c.stagedURL(staged), storageHint(err))
+	return false, fmt.Errorf("looking for %s: %w", c.stagedURL(s.Staged), storageHint(err))
 }
 
 // deleteStaged removes a staged object. Its name is never used again, so that

@@ -113,16 +113,16 @@ func (r *run) recover(ctx context.Context, state *snapshot) error {
 		return nil
 	}
 	if b := state.StagedBucket; b != "" && b != r.cfg.StateBucket {
-		return fmt.Errorf("state %s names %s as staged in bucket %q, but STATE_BUCKET is now %q: set it back for one run, or move the object to the same name in the new bucket and change \"staged_bucket\" in the state", r.stateURL(), state.Staged, b, r.cfg.StateBucket)
+		return fmt.Errorf("state %s names %s as staged in bucket %q, but STATE_BUCKET is now %q: set it back for one run, or move the object to the same name in the new bucket, and in the state change \"staged_bucket\" and remove \"staged_generation\"", r.stateURL(), state.Staged, b, r.cfg.StateBucket)
 	}
 	r.looked = true
-	there, err := r.exists(ctx, state.Staged)
+	there, err := r.unpublished(ctx, state.State)
 	if err != nil {
 		return err
 	}
 	if there {
 		// The feed reads where the settings say now.
-		final, err := r.Collector.publish(ctx, state.Staged, r.cfg.Prefix+"/"+path.Base(state.LastObject))
+		final, err := r.Collector.publish(ctx, state.State, r.cfg.Prefix+"/"+path.Base(state.LastObject))
 		if err != nil {
 			return err
 		}
@@ -131,7 +131,7 @@ func (r *run) recover(ctx context.Context, state *snapshot) error {
 			state.LastObject = final
 		}
 	}
-	state.Staged, state.StagedBucket = "", ""
+	state.Staged, state.StagedGeneration, state.StagedBucket = "", 0, ""
 	return nil
 }
 
@@ -308,7 +308,7 @@ func (r *run) publish(ctx context.Context, committed State, stopped error) error
 	if committed.Staged == "" {
 		r.log.Info("No new audit log records found.")
 	} else {
-		final, err := r.Collector.publish(ctx, committed.Staged, committed.LastObject)
+		final, err := r.Collector.publish(ctx, committed, committed.LastObject)
 		if err != nil {
 			return fmt.Errorf("%w; the records are committed, and the next run publishes them", err)
 		}

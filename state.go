@@ -49,6 +49,10 @@ type State struct {
 	// feed, until a later state does not name it; LastObject is its final name.
 	LastObject string `json:"last_object,omitempty"`
 	Staged     string `json:"staged,omitempty"`
+	// StagedGeneration is the one to publish, 0 for any. Once it has been moved
+	// away, an upload that was sent twice can still land late and bring an
+	// object of the same name back.
+	StagedGeneration int64 `json:"staged_generation,omitempty"`
 	// StagedBucket is where it lies: STATE_BUCKET may have changed since.
 	StagedBucket string `json:"staged_bucket,omitempty"`
 
@@ -185,6 +189,9 @@ func decodeState(data []byte, now time.Time) (snapshot, error) {
 		if w.Gte > w.Lte {
 			return snapshot{}, fmt.Errorf(`"backlog" has a window from %d back to %d`, w.Gte, w.Lte)
 		}
+	}
+	if s.StagedGeneration < 0 {
+		return snapshot{}, fmt.Errorf(`"staged_generation" is %d: remove it`, s.StagedGeneration)
 	}
 	if s.Staged != "" {
 		if !strings.Contains(s.Staged, "staged") {

@@ -253,6 +253,19 @@ func TestTransportHangs(t *testing.T) {
 	}
 }
 
+func TestTransportAnswersLate(t *testing.T) {
+	h, url, handled := start(t)
+	tr := &fault.Transport{Handler: h, Decide: func(*http.Request) fault.Fault {
+		return fault.Fault{Kind: fault.Late, Status: 503}
+	}}
+	if res, _, err := askThrough(t.Context(), tr, url); err != nil || res.StatusCode != 503 || handled.Load() != 0 {
+		t.Errorf("%v, %v, handled %d times", res, err, handled.Load())
+	}
+	if n := tr.Land(); n != 1 || handled.Load() != 1 {
+		t.Errorf("landed %d, handled %d times", n, handled.Load())
+	}
+}
+
 func TestTransportDies(t *testing.T) {
 	h, url, handled := start(t)
 	asked := 0

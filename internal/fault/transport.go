@@ -13,8 +13,9 @@ import (
 
 // The kinds of fault that only a Transport knows.
 const (
-	// Late is a request that is never answered, and handled long after its
-	// client has given up: when Land is called.
+	// Late is a request that is handled long after its client has given it up:
+	// when Land is called. It is answered with Status, Header and Body or, where
+	// Status is 0, never.
 	Late Kind = "late"
 	// Die is the death of the client before its request leaves: neither this
 	// request is handled nor any that comes after it. For what is left behind, a
@@ -91,6 +92,9 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		t.mu.Lock()
 		t.late = append(t.late, func() { t.handle(r, body) })
 		t.mu.Unlock()
+		if f.Status != 0 {
+			return f.answer().response(r), nil
+		}
 	case Die:
 		t.mu.Lock()
 		t.dead = true
