@@ -45,7 +45,6 @@ type Model struct {
 	Copy        bool   // publish by copy and delete (a STATE_BUCKET of its own), not by move
 	FeedDeletes bool   // the feed deletes what it has taken
 	LateUpload  bool   // one upload is left in flight and sent again by the client: both may land
-	Pinned      bool   // publish looks for the generation that was committed, and for no other
 	Broken      Broken // "" for the protocol as it is
 }
 
@@ -66,6 +65,7 @@ const (
 	SweepsYoung    Broken = "sweep what was made after the commit"
 	NeverSweeps    Broken = "never sweep"
 	LooksAtFinal   Broken = "read from the final object whether it is published"
+	AnyGeneration  Broken = "publish a staged object of another generation than was committed"
 )
 
 // State is the bucket and the runs at one moment.
@@ -144,7 +144,7 @@ func (m Model) apply(s *State, q request, i int) bool {
 		}
 		a.sweeps = s.there() &^ only(i)
 	case publish: // DoesNotExist for the final object
-		if !a.there || m.Pinned && a.late || m.Copy && a.final {
+		if !a.there || a.late && m.Broken != AnyGeneration || m.Copy && a.final {
 			return false
 		}
 		s.arrive(a)
@@ -243,7 +243,7 @@ func (m Model) run(s State, i int, add func(Event)) {
 
 	object := int(a.publishes)
 	o := s.attempts[object]
-	staged := o.there && !(m.Pinned && o.late)
+	staged := o.there && (!o.late || m.Broken == AnyGeneration)
 	if m.Broken == LooksAtFinal {
 		staged = !o.final
 	}
