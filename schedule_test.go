@@ -39,17 +39,17 @@ func newScheduler(h *harness) *scheduler {
 	return &scheduler{h: h, arrived: make(chan struct{}, 1)}
 }
 
-// start begins an instance, which does runs as long as more says so.
-func (s *scheduler) start(instance int, more func() bool) {
+// start begins an instance, whose life is to call run.
+func (s *scheduler) start(instance int, life func(run func() (Summary, error))) {
 	s.running++
 	go func() {
-		for more() {
+		life(func() (Summary, error) {
 			tr := &fault.Transport{Decide: func(r *http.Request) fault.Fault { return s.ask(instance, r) }}
 			s.mu.Lock()
 			s.runs = append(s.runs, tr)
 			s.mu.Unlock()
-			s.h.simulate(tr) // whether it fails or not
-		}
+			return s.h.simulate(tr)
+		})
 		s.mu.Lock()
 		s.running--
 		s.mu.Unlock()
@@ -258,8 +258,7 @@ func TestEverySchedule(t *testing.T) {
 						story.before(h)
 						s := newScheduler(h)
 						for i := range story.instances {
-							runs := 0
-							s.start(i, func() bool { runs++; return runs == 1 })
+							s.start(i, func(run func() (Summary, error)) { run() })
 						}
 						if s.explore(e, story.mayDie) {
 							executions++
@@ -353,22 +352,17 @@ func TestRandomSchedules(t *testing.T) {
 
 func randomSchedule(t *testing.T, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 3))
-	var faults [2][]fault.Fault
-	for i, toAPI := range []bool{false, true} {
-		for _, f := range faultsOf(0, toAPI) {
-			faults[i] = append(faults[i], f.Fault)
-		}
-	}
 	inSimulation(t, simulated[rnd.IntN(len(simulated))], func(h *harness) {
 		h.env["MAX_RECORDS"], h.env["PAGE_SIZE"] = fmt.Sprint(3+rnd.IntN(20)), fmt.Sprint(1+rnd.IntN(10))
 		h.add(rnd.IntN(10), 5, rnd.Int64N(3))
 		s := newScheduler(h)
 		for i := range 2 + rnd.IntN(2) {
 			runs, pause := 1+rnd.IntN(3), time.Duration(rnd.IntN(3*3600))*time.Second
-			s.start(i, func() bool {
-				time.Sleep(pause)
-				runs--
-				return runs >= 0
+			s.start(i, func(run func() (Summary, error)) {
+				for range runs {
+					time.Sleep(pause)
+					run() // whether it fails or not
+				}
 			})
 		}
 		rate := 4 + rnd.IntN(30) // of faults: one request of so many
@@ -384,15 +378,11 @@ func randomSchedule(t *testing.T, seed uint64) {
 				time.Sleep(time.Duration(rnd.IntN(90)) * time.Second)
 				continue // what waited may have given up
 			}
-			p, f := waiting[rnd.IntN(len(waiting))], fault.Fault{}
+			p, f := waiting[rnd.IntN(len(waiting))], struck{}
 			if rnd.IntN(rate) == 0 {
-				choice := faults[0]
-				if toAPI(p.r) {
-					choice = faults[1]
-				}
-				f = choice[rnd.IntN(len(choice))]
+				f = anyFault(rnd, p)
 			}
-			s.grant(p, f)
+			s.grant(p, f.Fault)
 		}
 		for s.land(rnd) {
 		}
@@ -403,6 +393,12 @@ func randomSchedule(t *testing.T, seed uint64) {
 			t.Logf("seed %d, in this order:\n%s", seed, s.trace.String())
 		}
 	})
+}
+
+// anyFault is one of those that can become of a request.
+func anyFault(rnd *rand.Rand, p *pending) struck {
+	all := faultsOf(0, toAPI(p.r))
+	return all[rnd.IntN(len(all))]
 }
 
 // land lets what one of the runs has sent too late reach the bucket, and

@@ -1,0 +1,202 @@
+package auditlog
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/auditlog/internal/fault"
+)
+
+// TestSoak lives through days, with -long months, of hourly runs: faults and
+// outages of the API and the bucket, processes that die, deliveries repeated
+// while the first is under way, bursts beyond the cap, late records, cursors
+// that expire, a feed that deletes. It logs the figures of docs/reliability.md.
+func TestSoak(t *testing.T) {
+	days := 10
+	switch {
+	case *long:
+		days = 90
+	case testing.Short():
+		days = 3
+	}
+	all := make([]figures, len(simulated))
+	t.Run("group", func(t *testing.T) { // so that its parallel tests end before the table
+		for i, set := range simulated {
+			t.Run(set.name, func(t *testing.T) {
+				t.Parallel()
+				all[i] = soak(t, set, days, uint64(i))
+			})
+		}
+	})
+	t.Logf("%d days each:\n%s", days, table(all))
+	for _, row := range rows {
+		what := func(f figures) string { return fmt.Sprint(row.of(f)) }
+		bad := row.name == "lost" || row.name == "repeated" || row.name == "changed"
+		if never := !slices.ContainsFunc(all, func(f figures) bool { return what(f) != "0" }); never != bad && !testing.Short() {
+			t.Errorf("%s: never %v", row.name, never)
+		}
+	}
+}
+
+// figures are what a soak has been through.
+type figures struct {
+	name                             string
+	runs, failed, died, raced        int
+	faults, outages, expired, landed int
+	appeared, records, late          int
+	backlog                          int           // most windows
+	lag                              time.Duration // longest
+	lost, repeated, altered          int
+}
+
+// rows are those of the table.
+var rows = []struct {
+	name string
+	of   func(f figures) any
+}{
+	{"simulation", func(f figures) any { return f.name }},
+	{"---", func(figures) any { return "--:" }},
+	{"runs", func(f figures) any { return f.runs }},
+	{"runs that failed", func(f figures) any { return f.failed }},
+	{"processes that died", func(f figures) any { return f.died }},
+	{"hours with two instances", func(f figures) any { return f.raced }},
+	{"faults of single requests", func(f figures) any { return f.faults }},
+	{"requests that landed late", func(f figures) any { return f.landed }},
+	{"outages of hours", func(f figures) any { return f.outages }},
+	{"times all cursors expired", func(f figures) any { return f.expired }},
+	{"most windows in the backlog", func(f figures) any { return f.backlog }},
+	{"longest lag", func(f figures) any { return f.lag }},
+	{"late records collected", func(f figures) any { return f.late }},
+	{"records of the API", func(f figures) any { return f.appeared }},
+	{"records taken by the feed", func(f figures) any { return f.records }},
+	{"lost", func(f figures) any { return f.lost }},
+	{"repeated", func(f figures) any { return f.repeated }},
+	{"changed", func(f figures) any { return f.altered }},
+}
+
+func table(all []figures) string {
+	var b strings.Builder
+	for _, row := range rows {
+		fmt.Fprintf(&b, "| %s |", row.name)
+		for _, f := range all {
+			fmt.Fprintf(&b, " %v |", row.of(f))
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// outage is a time in which all requests to one side fail alike.
+type outage struct {
+	until time.Time
+	toAPI bool
+	fault.Fault
+}
+
+func soak(t *testing.T, set setting, days int, seed uint64) (f figures) {
+	rnd := rand.New(rand.NewPCG(seed, 7))
+	one := func(in int) bool { return rnd.IntN(in) == 0 }
+	f.name = set.name
+	inSimulation(t, set, func(h *harness) {
+		h.env["MAX_RECORDS"] = "200"
+		h.watch.skipRecords = true
+		start := time.Now()
+		var down outage
+		for hour := range 24 * days {
+			for quarter := range 4 {
+				time.Sleep(time.Until(start.Add(time.Duration(4*hour+quarter) * 15 * time.Minute)))
+				n := rnd.IntN(8)
+				if one(150) {
+					n = 600 + rnd.IntN(600)
+				}
+				for range n {
+					h.add(1, rnd.Int64N(100), 0)
+				}
+				f.appeared += n
+				h.watch.feed()
+			}
+			if one(60) {
+				h.API.ExpireCursors()
+				f.expired++
+			}
+			if one(100) {
+				down = outage{until: time.Now().Add(time.Duration(1+rnd.IntN(8)) * time.Hour), toAPI: one(2)}
+				switch f.outages++; {
+				case one(3):
+					down.Kind = fault.Hang
+				case down.toAPI:
+					down.Fault = fault.Fault{Kind: fault.Refuse, Status: []int{401, 403, 500, 429}[rnd.IntN(4)]}
+				default:
+					down.Fault = fault.Fault{Kind: fault.Refuse, Status: 403}
+				}
+			}
+			s := newScheduler(h)
+			instances := 1
+			if one(8) {
+				instances = 2
+				f.raced++
+			}
+			var mu sync.Mutex
+			for i := range instances {
+				s.start(i, func(run func() (Summary, error)) {
+					// Pub/Sub delivers again what has failed.
+					for wait := time.Minute; wait < 10*time.Minute; wait *= 3 {
+						sum, err := run()
+						mu.Lock()
+						f.runs++
+						f.late += sum.Late
+						f.backlog = max(f.backlog, sum.OpenWindows)
+						f.lag = max(f.lag, time.Duration(sum.Lag)*time.Second)
+						if err != nil {
+							f.failed++
+						}
+						mu.Unlock()
+						if err == nil {
+							return
+						}
+						time.Sleep(wait)
+					}
+				})
+			}
+			for waiting := s.wait(); len(waiting) > 0; waiting = s.wait() {
+				p, strike := waiting[rnd.IntN(len(waiting))], struck{}
+				switch {
+				case time.Now().Before(down.until) && toAPI(p.r) == down.toAPI:
+					strike.Fault = down.Fault
+				case one(15):
+					strike = anyFault(rnd, p)
+					f.faults++
+					if strike.Kind == fault.Die {
+						f.died++
+					}
+				}
+				if one(40) {
+					h.add(1, rnd.Int64N(100), 0)
+					f.appeared++
+				}
+				if one(50) && s.land(rnd) {
+					f.landed++
+				}
+				s.grant(p, strike.Fault)
+			}
+			for s.land(rnd) {
+				f.landed++
+			}
+			h.logs.Reset()
+			if t.Failed() {
+				t.Fatalf("in hour %d, in this order:\n%s", hour, s.trace.String())
+			}
+		}
+		h.watch.feed()
+		h.settle()
+		h.tidied()
+		r := h.Report()
+		f.records, f.lost, f.repeated, f.altered = r.Collected, r.Missing, r.Repeated, r.Altered+r.Unexpected
+	})
+	return f
+}
