@@ -108,7 +108,12 @@ func (h *harness) run() (Summary, error) {
 	if h.watch != nil {
 		tr := &fault.Transport{Decide: h.decide}
 		defer tr.Land()
-		return h.simulate(tr)
+		shown := len(h.API.Records())
+		sum, err := h.simulate(tr)
+		if err == nil {
+			h.watch.complete(shown)
+		}
+		return sum, err
 	}
 	return h.runOf(h.t.Context(), h.collector())
 }
@@ -424,6 +429,34 @@ func TestLostAnswers(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestCorruptedUpload: an object that does not hold what was sent is not
+// committed.
+func TestCorruptedUpload(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *harness) {
+		h.add(10, 1, 1)
+		staged := func(r *http.Request) bool { return strings.Contains(r.URL.Query().Get("name"), "/staged/") }
+		h.BucketFaults.SetHooks(nil, func(_ int, r *http.Request) {
+			if staged(r) {
+				h.Bucket.Write("logs", r.URL.Query().Get("name"), []byte("other\n"))
+			}
+		})
+		h.BucketFaults.Set(func(_ int, r *http.Request) fault.Fault {
+			if staged(r) {
+				return fault.Fault{Kind: fault.Lose}
+			}
+			return fault.Fault{}
+		})
+		if _, err := h.run(); err == nil || !strings.Contains(err.Error(), "other bytes than were sent") {
+			t.Errorf("error %v", err)
+		}
+		if names := h.names(""); len(names) != 1 || !strings.Contains(names[0], "/staged/") {
+			t.Errorf("objects %v", names)
+		}
+		h.BucketFaults.SetHooks(nil, nil)
+		h.settle()
+	})
 }
 
 // TestTwoInstances lets a second instance do a whole run at each request of the

@@ -151,6 +151,27 @@ func (w *witness) look(shown int) {
 	})
 }
 
+// complete checks that nothing is hidden: what the API had shown when a run
+// began that has ended well, and that no other got ahead of, is collected, or
+// the state says that it is left.
+func (w *witness) complete(shown int) {
+	w.h.t.Helper()
+	have := w.h.Taken()
+	for _, o := range w.h.Bucket.Objects("logs", w.h.env["GCS_PREFIX"]+"/") {
+		for _, id := range w.ids("logs", o) {
+			have[id]++
+		}
+	}
+	n := 0
+	w.h.API.Each(func(id string, at int64) {
+		n++
+		left := slices.ContainsFunc(w.state.Backlog, func(b window) bool { return b.contains(at) })
+		if n <= shown && have[id] == 0 && !left {
+			w.h.t.Errorf("a run ended well without %s at %d, and does not say so", id, at)
+		}
+	})
+}
+
 func (w *witness) feed() {
 	w.h.t.Helper()
 	if err := w.h.Feed(w.remove); err != nil {
@@ -268,7 +289,7 @@ func faultsOf(n int, toAPI bool) []struck {
 // for the worst also from there on: whatever happens, everything reaches the
 // feed once, and the witness finds nothing wrong on the way.
 func TestEveryFault(t *testing.T) {
-	few := []string{"refused for good", "applied, answer lost", "503, applied too late", "429 for a day", "answer cut", "cursor refused"}
+	few := []string{"refused for good", "dropped", "applied, answer lost", "applied too late", "503, applied too late", "the process dies", "500", "answer cut", "cursor refused"}
 	for _, s := range simulated {
 		// live lives through the scenario and tells which requests went to the API.
 		live := func(t *testing.T, decide func(n int, r *http.Request) fault.Fault) (toAPIs []bool) {
