@@ -56,46 +56,89 @@ func (p *pager) page(q query) page {
 	return found
 }
 
-// windowRun does what a run does with windows, without the network.
-func windowRun(s snapshot, p *pager, now time.Time, overlap int64, pageSize, maxRecords int, refuse func() bool, repeats func(), got func(record)) snapshot {
-	r := plan(s, now, overlap, 10_000)
-	records, restarted := 0, false
+// choices are those of a scenario: one a byte of data, so that a fuzzer can
+// steer them, and from a generator once data is used up.
+type choices struct {
+	data []byte
+	rnd  *rand.Rand
+}
+
+// n chooses from 0 to n-1; n is at most 256.
+func (c *choices) n(n int64) int64 {
+	if len(c.data) == 0 {
+		return c.rnd.Int64N(n)
+	}
+	b := c.data[0]
+	c.data = c.data[1:]
+	return int64(b) % n
+}
+
+// windowStory is what happens to a run from outside.
+type windowStory struct {
+	refuse  func() bool // the cursor is refused
+	fails   func() bool // time passes before a page, and the API gives none
+	repeats func()      // the run may have begun to repeat records
+	got     func(record)
+}
+
+// windowRun does what a run does with windows, without the network. local is
+// the host's clock, api the API's, zero when it tells none.
+func windowRun(s snapshot, p *pager, local, api time.Time, overlap, pageSize, maxRecords int64, story windowStory) snapshot {
+	r := plan(s, local, overlap, 10_000)
+	records, restarted := int64(0), false
 	for r.open < len(r.windows) && records < maxRecords {
 		w := r.windows[r.open]
-		if w.After != "" && !restarted && refuse() {
+		if w.After != "" && !restarted && story.refuse() {
 			restarted = true
 			if r.restart(w) {
-				repeats()
+				story.repeats()
 			}
 		}
-		pg := p.page(query{w.Gte, w.Lte, w.After, min(pageSize, maxRecords-records)})
-		pg.date = now
+		if story.fails() {
+			if !r.answered {
+				return s // nothing to commit
+			}
+			break
+		}
+		pg := p.page(query{w.Gte, w.Lte, w.After, int(min(pageSize, maxRecords-records))})
+		pg.date = api
 		for _, rec := range pg.records {
 			if !r.seen(rec) {
-				got(rec)
+				story.got(rec)
 				r.meet(w, rec)
 				records++
 			}
 		}
 		r.take(w, pg)
 	}
-	return snapshot{State: r.next(now), generation: 1, continues: true}
+	return snapshot{State: r.next(local), generation: 1, continues: true}
+}
+
+var windowOrders = []struct {
+	name    string
+	compare func(a, b record) int
+	// A refused cursor may lose records where the order is none: of shuffled
+	// pages the first few may look ordered.
+	cursorsExpire bool
+}{
+	{"newest first", newestFirst, true},
+	{"oldest first", oldestFirst, true},
+	{"shuffled", shuffled, false},
 }
 
 // TestWindows lets records appear in bursts, ties and late, in several orders,
-// and reads them by runs of any page size and cap: each must be collected
-// once, and the watermark must never pass one that is not.
+// and reads them by runs of any page size and cap, with clocks that disagree
+// and an API that fails: each must be collected once, and the watermark must
+// never pass one that is not.
 func TestWindows(t *testing.T) {
-	orders := map[string]func(a, b record) int{"newest first": newestFirst, "oldest first": oldestFirst, "shuffled": shuffled}
-	for name, compare := range orders {
-		t.Run(name, func(t *testing.T) {
+	for _, order := range windowOrders {
+		t.Run(order.name, func(t *testing.T) {
 			seeds := 2000
 			if testing.Short() {
 				seeds = 200
 			}
 			for seed := range seeds {
-				// Of shuffled pages the first few may look ordered.
-				windowScenario(t, compare, name != "shuffled", uint64(seed))
+				windowScenario(t, order.compare, order.cursorsExpire, &choices{rnd: rand.New(rand.NewPCG(uint64(seed), 1))})
 				if t.Failed() {
 					t.Fatalf("seed %d", seed)
 				}
@@ -104,23 +147,23 @@ func TestWindows(t *testing.T) {
 	}
 }
 
-func windowScenario(t *testing.T, compare func(a, b record) int, cursorsExpire bool, seed uint64) {
-	rnd := rand.New(rand.NewPCG(seed, 1))
+func windowScenario(t *testing.T, compare func(a, b record) int, cursorsExpire bool, choose *choices) {
 	p := &pager{compare: compare}
 	const start = 1_000_000
-	now := int64(start)
-	overlap := int64(rnd.IntN(40))
+	now := int64(start) // by the API's clock
+	overlap := choose.n(40)
 	late := overlap // an overlap that is raised holds from then on
-	pageSize, maxRecords := 1+rnd.IntN(7), 1+rnd.IntN(30)
-	spread := 1 + rnd.Int64N(60) // few seconds: many ties
-	refusals := cursorsExpire && rnd.IntN(3) == 0
+	pageSize, maxRecords := 1+choose.n(7), 1+choose.n(30)
+	spread := 1 + choose.n(60) // few seconds: many ties
+	refusals := cursorsExpire && choose.n(3) == 0
+	failures, clocks, busy := choose.n(3) == 0, choose.n(3) == 0, choose.n(3) == 0
 	repeats := false // a restart may repeat, and says so
 
 	counts := map[string]int{}
 	var all []record
 	appear := func() {
-		r := record{id: fmt.Sprintf("%05d", len(all)), at: now - rnd.Int64N(late+1)}
-		if len(all) > 0 && rnd.IntN(4) == 0 {
+		r := record{id: fmt.Sprintf("%05d", len(all)), at: now - choose.n(late+1)}
+		if len(all) > 0 && choose.n(4) == 0 {
 			r.at = max(all[len(all)-1].at, now-late) // a tie
 		}
 		all = append(all, r)
@@ -137,22 +180,43 @@ func windowScenario(t *testing.T, compare func(a, b record) int, cursorsExpire b
 			}
 		}
 	}
-	for range 4 + rnd.IntN(8) {
-		for range rnd.IntN(60) {
-			appear()
-			now += rnd.Int64N(spread) / 10
-		}
-		refuse := func() bool { return refusals && rnd.IntN(4) == 0 }
-		if rnd.IntN(4) == 0 {
-			overlap = max(overlap, int64(rnd.IntN(60))) // raised by the operator
-		}
-		s = windowRun(s, p, time.Unix(now, 0), overlap, pageSize, maxRecords, refuse, func() { repeats = true }, func(r record) { counts[r.id]++ })
-		check()
-		now += rnd.Int64N(100)
+	story := windowStory{
+		refuse: func() bool { return refusals && choose.n(4) == 0 },
+		fails: func() bool {
+			if busy && choose.n(4) == 0 { // records appear between pages
+				now += choose.n(spread) / 10
+				appear()
+			}
+			return failures && choose.n(6) == 0
+		},
+		repeats: func() { repeats = true },
+		got:     func(r record) { counts[r.id]++ },
 	}
-	for range 1000 {
-		s = windowRun(s, p, time.Unix(now, 0), overlap, pageSize, maxRecords, func() bool { return false }, nil, func(r record) { counts[r.id]++ })
-		now += rnd.Int64N(100)
+	for range 4 + choose.n(8) {
+		for range choose.n(60) {
+			appear()
+			now += choose.n(spread) / 10
+		}
+		if choose.n(4) == 0 {
+			overlap = max(overlap, choose.n(60)) // raised by the operator
+		}
+		local, api := time.Unix(now, 0), time.Unix(now, 0)
+		if clocks {
+			local = local.Add(time.Duration(choose.n(61)-30) * time.Second)
+			if choose.n(4) == 0 {
+				api = time.Time{}
+			}
+		}
+		s = windowRun(s, p, local, api, overlap, pageSize, maxRecords, story)
+		check()
+		now += choose.n(100)
+	}
+	now += 30 // as far as the host's clock may have been ahead
+	story.refuse = func() bool { return false }
+	story.fails = story.refuse
+	for range 2000 {
+		s = windowRun(s, p, time.Unix(now, 0), time.Unix(now, 0), overlap, pageSize, maxRecords, story)
+		now += choose.n(100)
 		if len(s.Backlog) == 0 {
 			break
 		}
@@ -171,6 +235,18 @@ func windowScenario(t *testing.T, compare func(a, b record) int, cursorsExpire b
 			t.Errorf("id %s at %d is kept without need: high %d, overlap %d", id, at, s.High, overlap)
 		}
 	}
+}
+
+// FuzzWindows is TestWindows with the choices in the fuzzer's hands.
+func FuzzWindows(f *testing.F) {
+	for i := range windowOrders {
+		f.Add([]byte{byte(i)})
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		choose := &choices{data, rand.New(rand.NewPCG(0, 1))}
+		order := windowOrders[choose.n(int64(len(windowOrders)))]
+		windowScenario(t, order.compare, order.cursorsExpire, choose)
+	})
 }
 
 // TestHigh pins what the new window covers, and with it where the next begins.
