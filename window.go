@@ -32,7 +32,7 @@ type reading struct {
 	end      int64     // its Lte, as planned
 	answered bool      // at least one good page
 	empty    bool      // no record so far
-	newest   int64     // newest effective_at on its pages, and no less than before.High
+	newest   int64     // newest effective_at that its pages cover, and no less than before.High
 	date     time.Time // the API's clock at its first page
 }
 
@@ -112,12 +112,17 @@ func (r *reading) prune() {
 // take notes that a page of w has been collected.
 func (r *reading) take(w *window, p page) {
 	if w == r.windows[0] {
-		if !r.answered {
+		first := !r.answered
+		if first {
 			r.answered, r.date = true, p.date
 		}
 		for _, rec := range p.records {
 			r.empty = false
-			r.newest = max(r.newest, rec.at)
+			// Where the local clock is fast, pages bring what appeared since the
+			// first one; of that, some may be behind the cursor.
+			if first || r.date.IsZero() || rec.at <= r.date.Unix() {
+				r.newest = max(r.newest, rec.at)
+			}
 		}
 	}
 	before := w.AfterAt

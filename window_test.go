@@ -202,9 +202,10 @@ func windowScenario(t *testing.T, compare func(a, b record) int, cursorsExpire b
 		}
 		local, api := time.Unix(now, 0), time.Unix(now, 0)
 		if clocks {
-			local = local.Add(time.Duration(choose.n(61)-30) * time.Second)
-			if choose.n(4) == 0 {
-				api = time.Time{}
+			if choose.n(4) == 0 { // then the host's clock must not be ahead
+				local, api = time.Unix(now-choose.n(31), 0), time.Time{}
+			} else {
+				local = time.Unix(now+choose.n(61)-30, 0)
 			}
 		}
 		s = windowRun(s, p, local, api, overlap, pageSize, maxRecords, story)
@@ -286,6 +287,22 @@ func TestHigh(t *testing.T) {
 				t.Errorf("high %d, want %d", s.High-now, tt.want-now)
 			}
 		})
+	}
+}
+
+// TestAppearsWhileRead: what appears while the new window is read, in a second that
+// the host's clock has reached and the API's had not, does not move high on:
+// others of its kind may have appeared behind the cursor.
+func TestAppearsWhileRead(t *testing.T) {
+	const now = 1_000_000 // by the host's clock, 100 seconds ahead of the API's
+	r := plan(known(now-500), time.Unix(now, 0), 120, 3600)
+	w := r.windows[0]
+	r.take(w, page{records: []record{{id: "a", at: now - 130}}, cursor: "a", more: true, date: time.Unix(now-100, 0)})
+	late := record{id: "b", at: now - 60}
+	r.meet(w, late)
+	r.take(w, page{records: []record{late}, cursor: "b", date: time.Unix(now-50, 0)})
+	if s := r.next(time.Unix(now, 0)); s.High != now-130 || s.RecentIDs["b"] == 0 {
+		t.Errorf("high %d, want -130; ids %v", s.High-now, s.RecentIDs)
 	}
 }
 
