@@ -52,6 +52,7 @@ func TestDecodePage(t *testing.T) {
 		{"data null", `{"object":"list","data":null,"has_more":false}`, "data", "", "", false},
 		{"data twice", `{"object":"list","data":[],"data":[],"has_more":false}`, "twice", "", "", false},
 		{"bytes after it", `{"object":"list","data":[],"has_more":false}{}`, "2 bytes follow", "", "", false},
+		{"no white space of JSON after it", `{"object":"list","data":[],"has_more":false}` + "\u00a0", "2 bytes follow", "", "", false},
 		{"more, but no records", `{"object":"list","data":[],` + rest + `}`, "no records", "", "", false},
 		{"more, but no cursor", `{"object":"list","data":[{"id":"a","effective_at":100}],"last_id":null,"has_more":true}`, "last_id", "", "", false},
 		{"more, cursor a number", `{"object":"list","data":[{"id":"a","effective_at":100}],"last_id":5,"has_more":true}`, "last_id", "", "", false},

@@ -125,7 +125,7 @@ func (d *pageDecoder) page(q query) (page, error) {
 	if _, err := d.dec.ReadToken(); err != nil {
 		return page{}, err
 	}
-	if rest := bytes.TrimSpace(d.body[d.dec.InputOffset():]); len(rest) > 0 {
+	if rest := bytes.Trim(d.body[d.dec.InputOffset():], " \t\r\n"); len(rest) > 0 {
 		return page{}, fmt.Errorf("%d bytes follow it", len(rest))
 	}
 	switch {
