@@ -182,6 +182,9 @@ func decodeState(data []byte, now time.Time) (snapshot, error) {
 	if err := errors.Join(plausible("high", s.High), plausible("recent_since", s.RecentSince)); err != nil {
 		return snapshot{}, err
 	}
+	if stored.High != nil && s.RecentSince > s.High { // the next window would begin beyond what is covered
+		return snapshot{}, fmt.Errorf(`"recent_since" is %d, after "high", %d`, s.RecentSince, s.High)
+	}
 	for _, w := range s.Backlog {
 		if err := errors.Join(plausible("gte", w.Gte), plausible("lte", w.Lte), plausible("after_at", w.AfterAt)); err != nil {
 			return snapshot{}, err

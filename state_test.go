@@ -90,6 +90,7 @@ func TestDecodeStateRefuses(t *testing.T) {
 		"watermark ahead":      fmt.Sprintf(`{"last_effective_at": %d}`, ahead),
 		"high ahead":           fmt.Sprintf(`{"last_effective_at": 1, "high": %d}`, ahead),
 		"high text":            `{"last_effective_at": 1, "high": "1"}`,
+		"ids since after high": `{"last_effective_at": 1, "high": 1, "recent_since": 2}`,
 		"window backwards":     `{"last_effective_at": 1, "high": 9, "backlog": [{"gte": 5, "lte": 1}]}`,
 		"window ahead":         fmt.Sprintf(`{"last_effective_at": 1, "high": 9, "backlog": [{"gte": 1, "lte": %d}]}`, ahead),
 		"window negative":      `{"last_effective_at": 1, "high": 9, "backlog": [{"gte": -1, "lte": 4}]}`,
