@@ -3,12 +3,15 @@ package auditlog
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"path"
 	"reflect"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/caarlos0/env/v11"
 )
@@ -81,6 +84,12 @@ func LoadConfig(environ map[string]string) (Config, error) {
 	if !failed["OPENAI_ADMIN_KEY"] && (c.AdminKey == "" || strings.ContainsFunc(string(c.AdminKey), notVisibleASCII)) {
 		fault("OPENAI_ADMIN_KEY", "holds characters that no key has (its value is not shown)")
 	}
+	for _, name := range []string{"GCS_BUCKET", "GCS_PREFIX", "STATE_KEY", "STATE_BUCKET"} {
+		// Storage would refuse these names, some only once records are committed.
+		if v := environ[name]; !utf8.ValidString(v) || strings.ContainsFunc(v, unicode.IsControl) {
+			fault(name, "%q holds characters that no name has", v)
+		}
+	}
 	if strings.Contains(c.Bucket, "/") {
 		fault("GCS_BUCKET", "%q is not a bucket's name: give it without gs:// and without a folder", c.Bucket)
 	}
@@ -94,7 +103,8 @@ func LoadConfig(environ map[string]string) (Config, error) {
 	if c.Prefix == "" {
 		fault("GCS_PREFIX", "names no folder: the feed must not read the whole bucket")
 	}
-	if c.StateKey == "" || strings.HasPrefix(c.StateKey, "/") || strings.HasSuffix(c.StateKey, "/") {
+	// Of a path like a/.. the folder of staged objects would be that of others.
+	if !fs.ValidPath(c.StateKey) || c.StateKey == "." {
 		fault("STATE_KEY", "%q is not an object's name", c.StateKey)
 	}
 	u, err := url.Parse(c.BaseURL)
@@ -103,7 +113,7 @@ func LoadConfig(environ map[string]string) (Config, error) {
 		fault("OPENAI_BASE_URL", "is not a URL")
 	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
 		fault("OPENAI_BASE_URL", "%q is not an http or https URL", u.Redacted())
-	case u.RawQuery != "" || u.Fragment != "":
+	case strings.ContainsAny(c.BaseURL, "?#"):
 		fault("OPENAI_BASE_URL", "%q must have neither a query nor a fragment", u.Redacted())
 	case u.User != nil:
 		fault("OPENAI_BASE_URL", "%q must not hold a user or password", u.Redacted())
@@ -153,10 +163,12 @@ func (c Config) stateInFeed() bool {
 
 // stagedDir is the folder of staged objects, with its trailing slash: beside
 // the state, and this state's alone, since a sweep knows of no other; but never
-// under the feed prefix, since what lies there must not reach the feed.
+// under the feed prefix, since what lies there must not reach the feed, nor
+// above it, since a sweep must not reach what lies there.
 func (c Config) stagedDir() string {
 	dir := path.Join(path.Dir(c.StateKey), "staged", path.Base(c.StateKey)) + "/"
-	for c.StateBucket == c.Bucket && strings.HasPrefix(dir, c.Prefix+"/") {
+	feed := c.Prefix + "/"
+	for c.StateBucket == c.Bucket && (strings.HasPrefix(dir, feed) || strings.HasPrefix(feed, dir)) {
 		dir = "staged-" + dir
 	}
 	return dir

@@ -59,6 +59,11 @@ func TestLoadConfigFaults(t *testing.T) {
 		{"key of spaces", environ("OPENAI_ADMIN_KEY", "  "), []string{"OPENAI_ADMIN_KEY"}},
 		{"password in the URL", environ("OPENAI_BASE_URL", "https://u:hunter2@proxy/v1"), []string{"OPENAI_BASE_URL"}},
 		{"query in the URL", environ("OPENAI_BASE_URL", "https://proxy/v1?x=1"), []string{"OPENAI_BASE_URL"}},
+		{"empty query in the URL", environ("OPENAI_BASE_URL", "https://proxy/v1?"), []string{"OPENAI_BASE_URL"}},
+		{"empty fragment in the URL", environ("OPENAI_BASE_URL", "https://proxy/v1#"), []string{"OPENAI_BASE_URL"}},
+		{"prefix with a line break", environ("GCS_PREFIX", "openai-auditlog\n"), []string{`GCS_PREFIX: "openai-auditlog\n" holds`}},
+		{"state key in another encoding", environ("STATE_KEY", "\xfcber.json"), []string{"STATE_KEY"}},
+		{"state beside others' folders", environ("STATE_KEY", "state/.."), []string{"STATE_KEY"}},
 		{"no URL", environ("OPENAI_BASE_URL", "https://%zz"), []string{"OPENAI_BASE_URL"}},
 	}
 	for _, tt := range tests {
@@ -96,6 +101,7 @@ func TestStagedDirLiesOutsideTheFeed(t *testing.T) {
 		{"openai-auditlog", "openai-auditlog/state.json", "other", "openai-auditlog/staged/state.json/"},
 		{"openai-auditlog", "state.json", "", "staged/state.json/"},
 		{"staged", "state.json", "", "staged-staged/state.json/"},
+		{"state/staged/state.json/feed", "state/state.json", "", "staged-state/staged/state.json/"},
 		{"staged-staged", "staged-staged/state.json", "", "staged-staged-staged/staged/state.json/"},
 	}
 	for _, tt := range tests {
