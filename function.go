@@ -84,12 +84,14 @@ func handle(ctx context.Context, e event.Event) error {
 
 // notShort is what an answer leaves out of an error: the framework prints it
 // as a format string, and URLs are long.
-var notShort = regexp.MustCompile(`https?://[^\s"]*|%`)
+var notShort = regexp.MustCompile(`(?i)https?://[^\s"]*|%`)
+
+var oneLine = strings.NewReplacer("\r\n", "; ", "\n", "; ", "\r", "; ")
 
 // answer makes an error that has been logged the function's answer.
 func answer(status int, err error) error {
 	text := notShort.ReplaceAllString(err.Error(), "…")
-	return cehttp.NewResult(status, "%s", strings.ReplaceAll(text, "\n", "; "))
+	return cehttp.NewResult(status, "%s", oneLine.Replace(text))
 }
 
 // checkEvent refuses an event that no topic has sent: a trigger on the bucket
