@@ -138,41 +138,6 @@ func TestRecordsKeepTheirBytes(t *testing.T) {
 	}
 }
 
-// FuzzDecodePage: any bytes are an error, or records whose compacted bytes are
-// those of the input.
-func FuzzDecodePage(f *testing.F) {
-	f.Add([]byte(`{"object":"list","data":[{"id":"a","effective_at":150,"x":[1.50,"\u2028"," "]}],"last_id":"a","has_more":true}`))
-	f.Add([]byte("{\"object\" : \"list\", \"data\":[\n{ \"id\":\"a\" , \"effective_at\":1e2}\n], \"has_more\":false}"))
-	f.Fuzz(func(t *testing.T, body []byte) {
-		p, err := decodePage(body, testQuery)
-		if err != nil {
-			if strings.ContainsAny(err.Error(), "\n\r") {
-				t.Errorf("error has more than one line: %q", err)
-			}
-			return
-		}
-		for _, r := range p.records {
-			var want bytes.Buffer
-			if err := json.Compact(&want, r.raw); err != nil {
-				t.Fatalf("accepted a record that is no JSON: %v", err)
-			}
-			line := compact(nil, r.raw)
-			if !bytes.Equal(line, want.Bytes()) {
-				t.Fatalf("compacted to %q, want %q", line, want.Bytes())
-			}
-			if bytes.ContainsAny(line, "\n\r") {
-				t.Fatalf("line has a line break: %q", line)
-			}
-			if r.id == "" || r.at < testQuery.gte || r.at > testQuery.lte {
-				t.Fatalf("accepted record %q at %d", r.id, r.at)
-			}
-		}
-		if p.more && (p.cursor == "" || len(p.records) == 0) {
-			t.Fatal("more, but nothing to go on from")
-		}
-	})
-}
-
 func TestRetryAfter(t *testing.T) {
 	const date = "Tue, 24 Nov 2026 01:00:00 GMT"
 	tests := []struct {

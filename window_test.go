@@ -243,6 +243,15 @@ func FuzzWindows(f *testing.F) {
 	for i := range windowOrders {
 		f.Add([]byte{byte(i)})
 	}
+	for _, data := range []string{
+		"\x02\x11\x00\x1b*\x01\x00\x00\x1b/",     // records appear while a fast host's window is read
+		"\x01\"\x01\x0e1\x01\x01\x00\x00",        // ... and two windows share some
+		"962993694",                              // a cursor amid ties is refused
+		"13715159196292685457463699541388882",    // windows overlap
+		"24585766687310323938470886697252949948", // clocks disagree
+	} {
+		f.Add([]byte(data))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		choose := &choices{data, rand.New(rand.NewPCG(0, 1))}
 		order := windowOrders[choose.n(int64(len(windowOrders)))]
