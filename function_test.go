@@ -459,53 +459,6 @@ func TestCorruptedUpload(t *testing.T) {
 	})
 }
 
-// TestTwoInstances lets a second instance do a whole run at each request of the
-// first: before it, and between its being applied and its answer.
-func TestTwoInstances(t *testing.T) {
-	for _, remove := range []bool{false, true} {
-		for _, after := range []bool{false, true} {
-			for n := 1; ; n++ {
-				reached := false
-				inBubble(t, func(t *testing.T, h *harness) {
-					busy, count := false, 0
-					other := func(int, *http.Request) {
-						if busy {
-							return
-						}
-						if count++; count != n {
-							return
-						}
-						reached, busy = true, true
-						if _, err := h.run(); err != nil {
-							t.Errorf("second instance: %v", err)
-						}
-						if err := h.Feed(remove); err != nil {
-							t.Error(err)
-						}
-						busy = false
-					}
-					before, behind := other, func(int, *http.Request) {}
-					if after {
-						before, behind = behind, before
-					}
-					h.APIFaults.SetHooks(before, behind)
-					h.BucketFaults.SetHooks(before, behind)
-					h.scenario(remove)
-				})
-				if t.Failed() {
-					t.Fatalf("feed deletes %v, after %v: at request %d", remove, after, n)
-				}
-				if !reached {
-					if n < 20 {
-						t.Fatalf("only %d requests", n)
-					}
-					break
-				}
-			}
-		}
-	}
-}
-
 // TestFatalAnswers: a key that is not good ends the run within one request and
 // changes nothing.
 func TestFatalAnswers(t *testing.T) {

@@ -120,6 +120,11 @@ func soak(t *testing.T, set setting, days int, seed uint64) (f figures) {
 				f.appeared += n
 				h.watch.feed()
 			}
+			for _, o := range h.Bucket.Objects("logs", h.env["GCS_PREFIX"]+"/") {
+				if time.Since(o.Created) > 7*24*time.Hour { // a lifecycle rule
+					h.Bucket.Delete("logs", o.Name)
+				}
+			}
 			if one(60) {
 				h.API.ExpireCursors()
 				f.expired++
