@@ -244,7 +244,7 @@ func TestEverySchedule(t *testing.T) {
 		{"first run", 3, false, func(*harness) {}, true},
 		{"something staged", 3, false, leaveStaged, true},
 	}
-	for _, set := range simulated {
+	for _, set := range settings() {
 		for _, story := range stories {
 			if story.long && !*long {
 				continue

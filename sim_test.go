@@ -38,6 +38,14 @@ var simulated = []setting{
 	{"state bucket", "states", true, false},
 }
 
+// settings are those to simulate.
+func settings() []setting {
+	if testing.Short() {
+		return simulated[:1]
+	}
+	return simulated
+}
+
 // inSimulation runs f in a world whose every request a witness follows.
 func inSimulation(t *testing.T, s setting, f func(h *harness)) {
 	t.Helper()
@@ -290,7 +298,7 @@ func faultsOf(n int, toAPI bool) []struck {
 // feed once, and the witness finds nothing wrong on the way.
 func TestEveryFault(t *testing.T) {
 	few := []string{"refused for good", "dropped", "applied, answer lost", "applied too late", "503, applied too late", "the process dies", "500", "answer cut", "cursor refused"}
-	for _, s := range simulated {
+	for _, s := range settings() {
 		// live lives through the scenario and tells which requests went to the API.
 		live := func(t *testing.T, decide func(n int, r *http.Request) fault.Fault) (toAPIs []bool) {
 			inSimulation(t, s, func(h *harness) {
@@ -356,7 +364,7 @@ func TestEveryPair(t *testing.T) {
 	if *long {
 		runs = []int{0, 1, 2}
 	}
-	for _, s := range simulated {
+	for _, s := range settings() {
 		for _, first := range runs {
 			// live lives through a first run, a small one, one with a burst beyond the
 			// cap, and quiet ones; the faults strike in the run number first and in the

@@ -24,9 +24,9 @@ func TestSoak(t *testing.T) {
 	case testing.Short():
 		days = 3
 	}
-	all := make([]figures, len(simulated))
+	all := make([]figures, len(settings()))
 	t.Run("group", func(t *testing.T) { // so that its parallel tests end before the table
-		for i, set := range simulated {
+		for i, set := range settings() {
 			t.Run(set.name, func(t *testing.T) {
 				t.Parallel()
 				all[i] = soak(t, set, days, uint64(i))
