@@ -1027,6 +1027,9 @@ func TestLongRecords(t *testing.T) {
 
 // TestHugePages: where a page is too large for memory, smaller ones are read.
 func TestHugePages(t *testing.T) {
+	if testing.Short() {
+		t.Skip("tens of megabytes a page")
+	}
 	inBubble(t, func(t *testing.T, h *harness) {
 		h.API.SetGzip(false)
 		for i := range 34 {

@@ -337,7 +337,7 @@ func TestRandomSchedules(t *testing.T) {
 	case *long:
 		seeds = 100_000
 	case testing.Short():
-		seeds = 60
+		seeds = 30
 	}
 	const shards = 4
 	for shard := range shards {

@@ -353,9 +353,9 @@ func TestEveryFault(t *testing.T) {
 // too late lands before the request that the second fault strikes.
 func TestEveryPair(t *testing.T) {
 	// The faults after which a run goes on as after none are left to TestEveryFault.
-	worst := []string{"applied, answer lost", "503, applied too late", "the process dies"}
+	worst := []string{"the process dies"}
 	if !testing.Short() {
-		worst = append(worst, "refused for good", "applied too late")
+		worst = append(worst, "applied, answer lost", "503, applied too late", "applied too late", "refused for good")
 	}
 	faults := func(n int, toAPI bool) []struck {
 		return slices.DeleteFunc(faultsOf(n, toAPI), func(f struck) bool { return !*long && !slices.Contains(worst, f.name) })

@@ -22,7 +22,7 @@ func TestSoak(t *testing.T) {
 	case *long:
 		days = 90
 	case testing.Short():
-		days = 3
+		days = 1
 	}
 	all := make([]figures, len(settings()))
 	t.Run("group", func(t *testing.T) { // so that its parallel tests end before the table
