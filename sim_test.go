@@ -22,7 +22,7 @@ import (
 	"example.com/auditlog/internal/fault"
 )
 
-var long = flag.Bool("long", false, "try what takes long: all pairs of faults, 100,000 schedules, a year of runs")
+var long = flag.Bool("long", false, "try what takes long: all pairs of faults, 100,000 schedules, months of runs")
 
 // setting is what differs between simulations.
 type setting struct {
