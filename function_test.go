@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net/http"
 	"regexp"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/api/option"
 
 	"example.com/auditlog/internal/auditapi"
+	"example.com/auditlog/internal/bucket"
 	"example.com/auditlog/internal/fault"
 	"example.com/auditlog/internal/world"
 )
@@ -39,6 +41,8 @@ type harness struct {
 	logs    bytes.Buffer
 	clients []func()
 	pause   func() // between runs of settle
+
+	contents map[string][]string // ids by object; see ids
 
 	// Of a simulation; see inSimulation.
 	watch  *witness
@@ -68,7 +72,7 @@ func newHarness(t testing.TB, o world.Options) *harness {
 		t.Fatal(err)
 	}
 	// The bubble's clock begins at midnight: let a day of records lie behind it.
-	return &harness{World: w, t: t, env: w.Settings(), records: auditapi.NewGenerator(1),
+	return &harness{World: w, t: t, env: w.Settings(), records: auditapi.NewGenerator(1), contents: map[string][]string{},
 		pause: func() { time.Sleep(time.Hour) }} // of the bubble's clock
 }
 
@@ -108,10 +112,9 @@ func (h *harness) run() (Summary, error) {
 	if h.watch != nil {
 		tr := &fault.Transport{Decide: h.decide}
 		defer tr.Land()
-		shown := len(h.API.Records())
 		sum, err := h.simulate(tr)
 		if err == nil {
-			h.watch.complete(shown)
+			h.watch.complete()
 		}
 		return sum, err
 	}
@@ -351,38 +354,87 @@ func (h *harness) checkInvariants() {
 	if s.note != "" {
 		h.t.Errorf("our own state counts as edited: %s\n%s", s.note, data)
 	}
+	h.checkWatermark(s.State, 0)
+}
+
+// checkWatermark checks that the watermark has passed nothing that is not
+// collected: of the first records shown, exactly; of later ones, as far as the
+// Python function would look back.
+func (h *harness) checkWatermark(s State, shown int) {
+	h.t.Helper()
+	have, n := h.collected(s), 0
+	h.API.Each(func(id string, at int64) {
+		n++
+		if have[id] == 0 && (at < s.Watermark-120 || n <= shown && at < s.Watermark) {
+			h.t.Errorf("the watermark %d has passed %s at %d, which is nowhere", s.Watermark, id, at)
+		}
+	})
+}
+
+// collected counts how often each record has been taken by the feed, lies under
+// the feed prefix, or in what s names as staged.
+func (h *harness) collected(s State) map[string]int {
+	h.t.Helper()
 	have := h.Taken()
-	collect := func(bucket, name string) {
-		data, err := h.Bucket.Read(bucket, name)
-		if err != nil {
-			return
-		}
-		for line := range bytes.Lines(data) {
-			var r struct{ ID string }
-			if err := json.Unmarshal(line, &r); err != nil {
-				h.t.Errorf("%s: %v", name, err)
+	for id := range h.published() {
+		have[id]++
+	}
+	for _, id := range h.staged(s) {
+		have[id]++
+	}
+	return have
+}
+
+// published goes through the records under the feed prefix, each with the name
+// of its object.
+func (h *harness) published() iter.Seq2[string, string] {
+	return func(yield func(id, object string) bool) {
+		for _, o := range h.Bucket.Objects("logs", h.env["GCS_PREFIX"]+"/") {
+			for _, id := range h.ids("logs", o) {
+				if !yield(id, o.Name) {
+					return
+				}
 			}
-			have[r.ID]++
 		}
 	}
-	for _, o := range h.Bucket.Objects("logs", "openai-auditlog/") {
-		collect("logs", o.Name)
+}
+
+// staged lists what s names as staged and is not published; nil where that is
+// nothing.
+func (h *harness) staged(s State) []string {
+	if s.Staged == "" {
+		return nil
 	}
-	if s.Staged != "" {
-		collect(h.bucketOf("STATE_BUCKET"), s.Staged)
-	}
-	for _, raw := range h.API.Records() {
-		var r struct {
-			ID string
-			At int64 `json:"effective_at"`
-		}
-		if err := json.Unmarshal(raw, &r); err != nil {
-			h.t.Fatal(err)
-		}
-		if r.At < s.Watermark-120 && have[r.ID] == 0 {
-			h.t.Errorf("watermark %d has passed record %s at %d, which is nowhere", s.Watermark, r.ID, r.At)
+	states := h.bucketOf("STATE_BUCKET")
+	for _, o := range h.Bucket.Objects(states, s.Staged) {
+		if o.Generation == s.StagedGeneration {
+			return h.ids(states, o)
 		}
 	}
+	return nil
+}
+
+// ids lists an object's records.
+func (h *harness) ids(where string, o bucket.Object) []string {
+	h.t.Helper()
+	key := fmt.Sprint(where, o.Name, o.Generation)
+	ids, ok := h.contents[key]
+	if ok {
+		return ids
+	}
+	data, err := h.Bucket.Read(where, o.Name)
+	if err != nil {
+		h.t.Errorf("%s: %v", o.Name, err)
+	}
+	for line := range bytes.Lines(data) {
+		var r struct{ ID string }
+		if err := json.Unmarshal(line, &r); err != nil {
+			h.t.Errorf("%s: %v", o.Name, err)
+		}
+		ids = append(ids, r.ID)
+	}
+	h.contents[key] = ids
+	return ids
 }
 
 // TestLostAnswers: where a write was applied and only its answer was lost, the

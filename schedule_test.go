@@ -75,11 +75,15 @@ func (s *scheduler) ask(instance int, r *http.Request) fault.Fault {
 	case f := <-p.turn:
 		return f
 	case <-r.Context().Done():
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.pending = slices.DeleteFunc(s.pending, func(other *pending) bool { return other == p })
+		s.forget(p)
 		return fault.Fault{Kind: fault.Hang}
 	}
+}
+
+func (s *scheduler) forget(p *pending) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending = slices.DeleteFunc(s.pending, func(other *pending) bool { return other == p })
 }
 
 // wait waits until every instance waits, and returns the requests that wait for
@@ -102,9 +106,7 @@ func (s *scheduler) wait() []*pending {
 // grant gives a request its turn.
 func (s *scheduler) grant(p *pending, f fault.Fault) {
 	fmt.Fprintf(&s.trace, "\tinstance %d: %s %s %s\n", p.instance, p.r.Method, p.r.URL.Path, f.Kind)
-	s.mu.Lock()
-	s.pending = slices.DeleteFunc(s.pending, func(other *pending) bool { return other == p })
-	s.mu.Unlock()
+	s.forget(p)
 	p.turn <- f
 }
 
@@ -114,11 +116,7 @@ func touches(r *http.Request) (reads, writes []string) {
 	if toAPI(r) {
 		return nil, nil
 	}
-	var names []string // of /b/<bucket>/o/<object>, once or twice
-	for part := range strings.SplitSeq(r.URL.Path, "/o/") {
-		names = append(names, part)
-	}
-	names = names[1:]
+	names := strings.Split(r.URL.Path, "/o/")[1:] // of /b/<bucket>/o/<object>, once or twice
 	switch {
 	case r.URL.Query().Get("uploadType") != "":
 		return nil, []string{r.URL.Query().Get("name")}

@@ -1,9 +1,7 @@
 package auditlog
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"maps"
@@ -18,7 +16,6 @@ import (
 	"google.golang.org/api/option"
 
 	"example.com/auditlog/internal/auditapi"
-	"example.com/auditlog/internal/bucket"
 	"example.com/auditlog/internal/fault"
 )
 
@@ -51,7 +48,7 @@ func inSimulation(t *testing.T, s setting, f func(h *harness)) {
 	t.Helper()
 	inBubble(t, func(t *testing.T, h *harness) {
 		h.env["STATE_BUCKET"] = s.stateBucket
-		h.watch = &witness{h: h, setting: s, named: map[string]bool{}, contents: map[string][]string{}}
+		h.watch = &witness{h: h, setting: s, named: map[string]bool{}}
 		f(h)
 	})
 }
@@ -93,10 +90,9 @@ type witness struct {
 	h *harness
 	setting
 	state      State
-	generation int64               // of the state; 0: there is none yet
-	shown      int                 // records that the run which wrote it could have been shown
-	named      map[string]bool     // ids in the objects that the states have named as staged
-	contents   map[string][]string // ids by object
+	generation int64           // of the state; 0: there is none yet
+	shown      int             // records that the run which wrote it could have been shown
+	named      map[string]bool // ids in the objects that the states have named as staged
 
 	// Of long stories, whose records are too many to be looked through each time.
 	skipRecords bool
@@ -105,8 +101,7 @@ type witness struct {
 func (w *witness) look(shown int) {
 	h := w.h
 	h.t.Helper()
-	states := h.bucketOf("STATE_BUCKET")
-	o, data, err := h.Bucket.Get(states, h.env["STATE_KEY"])
+	o, data, err := h.Bucket.Get(h.bucketOf("STATE_BUCKET"), h.env["STATE_KEY"])
 	switch {
 	case err != nil && w.generation != 0:
 		h.t.Errorf("the state is gone: %v", err)
@@ -115,11 +110,11 @@ func (w *witness) look(shown int) {
 		if err != nil || next.note != "" {
 			h.t.Errorf("a run wrote a state that is damaged or counts as edited: %v %s\n%s", err, next.note, data)
 		}
-		if w.staged() != nil {
+		if h.staged(w.state) != nil {
 			h.t.Errorf("the commit replaces the name of %s, which is not published", w.state.Staged)
 		}
 		w.state, w.generation, w.shown = next.State, o.Generation, shown
-		ids := w.staged()
+		ids := h.staged(w.state)
 		if ids == nil && next.Staged != "" {
 			h.t.Errorf("the state names %s as staged, which is not there", next.Staged)
 		}
@@ -128,53 +123,28 @@ func (w *witness) look(shown int) {
 		}
 	}
 
-	have := map[string]int{}
-	if !w.skipRecords {
-		have = h.Taken()
-	}
-	for _, o := range h.Bucket.Objects("logs", h.env["GCS_PREFIX"]+"/") {
-		for _, id := range w.ids("logs", o) {
-			have[id]++
-			if !w.named[id] {
-				h.t.Errorf("the feed prefix shows %s in %s, which no state has named", id, o.Name)
-			}
+	for id, object := range h.published() {
+		if !w.named[id] {
+			h.t.Errorf("the feed prefix shows %s in %s, which no state has named", id, object)
 		}
 	}
-	for _, id := range w.staged() {
-		have[id]++
+	if !w.skipRecords {
+		h.checkWatermark(w.state, w.shown)
 	}
 	if w.eager {
-		defer w.feed()
+		w.feed()
 	}
-	if w.skipRecords {
-		return
-	}
-	// The Python function would read on from an overlap before the watermark.
-	n := 0
-	h.API.Each(func(id string, at int64) {
-		n++
-		if have[id] == 0 && (at < w.state.Watermark-120 || n <= w.shown && at < w.state.Watermark) {
-			h.t.Errorf("the watermark %d has passed %s at %d, which is nowhere", w.state.Watermark, id, at)
-		}
-	})
 }
 
-// complete checks that nothing is hidden: what the API had shown when a run
-// began that has ended well, and that no other got ahead of, is collected, or
-// the state says that it is left.
-func (w *witness) complete(shown int) {
+// complete checks that a run that has ended well, and that no other got ahead
+// of, hides nothing: all that the API has is collected, or the state says that
+// it is left.
+func (w *witness) complete() {
 	w.h.t.Helper()
-	have := w.h.Taken()
-	for _, o := range w.h.Bucket.Objects("logs", w.h.env["GCS_PREFIX"]+"/") {
-		for _, id := range w.ids("logs", o) {
-			have[id]++
-		}
-	}
-	n := 0
+	have := w.h.collected(State{})
 	w.h.API.Each(func(id string, at int64) {
-		n++
 		left := slices.ContainsFunc(w.state.Backlog, func(b window) bool { return b.contains(at) })
-		if n <= shown && have[id] == 0 && !left {
+		if have[id] == 0 && !left {
 			w.h.t.Errorf("a run ended well without %s at %d, and does not say so", id, at)
 		}
 	})
@@ -185,43 +155,6 @@ func (w *witness) feed() {
 	if err := w.h.Feed(w.remove); err != nil {
 		w.h.t.Error(err)
 	}
-}
-
-// staged lists what the state names and is not published; nil where that is
-// nothing.
-func (w *witness) staged() []string {
-	if w.state.Staged == "" {
-		return nil
-	}
-	states := w.h.bucketOf("STATE_BUCKET")
-	for _, o := range w.h.Bucket.Objects(states, w.state.Staged) {
-		if o.Generation == w.state.StagedGeneration {
-			return w.ids(states, o)
-		}
-	}
-	return nil
-}
-
-// ids lists an object's records.
-func (w *witness) ids(where string, o bucket.Object) []string {
-	key := fmt.Sprint(where, o.Name, o.Generation)
-	ids, ok := w.contents[key]
-	if ok {
-		return ids
-	}
-	data, err := w.h.Bucket.Read(where, o.Name)
-	if err != nil {
-		w.h.t.Errorf("%s: %v", o.Name, err)
-	}
-	for line := range bytes.Lines(data) {
-		var r struct{ ID string }
-		if err := json.Unmarshal(line, &r); err != nil {
-			w.h.t.Errorf("%s: %v", o.Name, err)
-		}
-		ids = append(ids, r.ID)
-	}
-	w.contents[key] = ids
-	return ids
 }
 
 // tidied checks that a day later nothing staged is left.
@@ -300,18 +233,18 @@ func TestEveryFault(t *testing.T) {
 	few := []string{"refused for good", "dropped", "applied, answer lost", "applied too late", "503, applied too late", "the process dies", "500", "answer cut", "cursor refused"}
 	for _, s := range settings() {
 		// live lives through the scenario and tells which requests went to the API.
-		live := func(t *testing.T, decide func(n int, r *http.Request) fault.Fault) (toAPIs []bool) {
+		live := func(t *testing.T, script fault.Script) (toAPIs []bool) {
 			inSimulation(t, s, func(h *harness) {
 				h.decide = func(r *http.Request) fault.Fault {
 					toAPIs = append(toAPIs, toAPI(r))
-					return decide(len(toAPIs), r)
+					return script(len(toAPIs), r)
 				}
 				h.scenario(s.remove)
 				h.tidied()
 			})
 			return toAPIs
 		}
-		requests := live(t, func(int, *http.Request) fault.Fault { return fault.Fault{} })
+		requests := live(t, at(0, fault.Fault{}))
 		byName := map[string][]struck{}
 		for i, toAPI := range requests {
 			for _, f := range faultsOf(i+1, toAPI) {
@@ -325,12 +258,7 @@ func TestEveryFault(t *testing.T) {
 			t.Run(s.name+"/"+name, func(t *testing.T) {
 				t.Parallel()
 				for _, f := range all {
-					live(t, func(n int, r *http.Request) fault.Fault {
-						if n == f.n {
-							return f.Fault
-						}
-						return fault.Fault{}
-					})
+					live(t, at(f.n, f.Fault))
 					if slices.Contains([]string{"refused for good", "applied, answer lost", "never answered", "500"}, name) {
 						live(t, func(n int, r *http.Request) fault.Fault {
 							if n >= f.n && toAPI(r) == f.toAPI {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -38,8 +39,8 @@ type Transport struct {
 	// answered.
 	Handled func(*http.Request)
 
+	dead atomic.Bool
 	mu   sync.Mutex
-	dead bool
 	late []func()
 }
 
@@ -54,7 +55,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 	}
 	switch {
-	case t.isDead():
+	case t.dead.Load():
 		return nil, ErrDead
 	case r.Context().Err() != nil:
 		return nil, r.Context().Err()
@@ -96,9 +97,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 			return f.answer().response(r), nil
 		}
 	case Die:
-		t.mu.Lock()
-		t.dead = true
-		t.mu.Unlock()
+		t.dead.Store(true)
 		return nil, ErrDead
 	case None:
 		res := t.handle(r, body)
@@ -129,12 +128,6 @@ func (t *Transport) Flying() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.late) > 0
-}
-
-func (t *Transport) isDead() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.dead
 }
 
 func (t *Transport) handle(r *http.Request, body []byte) *recorder {
