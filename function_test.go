@@ -39,6 +39,7 @@ type harness struct {
 	env     map[string]string
 	records *auditapi.Generator
 	logs    bytes.Buffer
+	log     *slog.Logger // to logs; one for all runs, since its lock is what keeps them apart
 	clients []func()
 	pause   func() // between runs of settle
 
@@ -72,8 +73,10 @@ func newHarness(t testing.TB, o world.Options) *harness {
 		t.Fatal(err)
 	}
 	// The bubble's clock begins at midnight: let a day of records lie behind it.
-	return &harness{World: w, t: t, env: w.Settings(), records: auditapi.NewGenerator(1), contents: map[string][]string{},
+	h := &harness{World: w, t: t, env: w.Settings(), records: auditapi.NewGenerator(1), contents: map[string][]string{},
 		pause: func() { time.Sleep(time.Hour) }} // of the bubble's clock
+	h.log = slog.New(slog.NewJSONHandler(&h.logs, &slog.HandlerOptions{ReplaceAttr: cloudNames}))
+	return h
 }
 
 func (h *harness) Close() {
@@ -122,7 +125,7 @@ func (h *harness) run() (Summary, error) {
 }
 
 func (h *harness) runOf(ctx context.Context, c *Collector) (Summary, error) {
-	return c.Run(ctx, slog.New(slog.NewJSONHandler(&h.logs, &slog.HandlerOptions{ReplaceAttr: cloudNames})))
+	return c.Run(ctx, h.log)
 }
 
 // mustRun does a run that must end well.

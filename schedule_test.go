@@ -41,7 +41,9 @@ func newScheduler(h *harness) *scheduler {
 
 // start begins an instance, whose life is to call run.
 func (s *scheduler) start(instance int, life func(run func() (Summary, error))) {
+	s.mu.Lock()
 	s.running++
+	s.mu.Unlock()
 	go func() {
 		life(func() (Summary, error) {
 			tr := &fault.Transport{Decide: func(r *http.Request) fault.Fault { return s.ask(instance, r) }}
