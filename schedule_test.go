@@ -20,6 +20,8 @@ type scheduler struct {
 	h     *harness
 	trace strings.Builder // of what has been granted
 
+	stagers map[string]int // instances, by the object that each stages; see touches
+
 	mu      sync.Mutex
 	pending []*pending
 	running int
@@ -36,7 +38,7 @@ type pending struct {
 
 func newScheduler(h *harness) *scheduler {
 	h.steady = true // what happens depends on what the scheduler decides, and on nothing else
-	return &scheduler{h: h, arrived: make(chan struct{}, 1)}
+	return &scheduler{h: h, stagers: map[string]int{}, arrived: make(chan struct{}, 1)}
 }
 
 // start begins an instance, whose life is to call run.
@@ -112,28 +114,37 @@ func (s *scheduler) grant(p *pending, f fault.Fault) {
 	p.turn <- f
 }
 
-// touches lists the objects that a request reads and writes. The listing of
-// staged objects counts as reading none: it is for those of the day before.
-func touches(r *http.Request) (reads, writes []string) {
+// touches lists the objects that an instance's request reads and writes. A
+// staged object goes by the instance that stages it, since its name is another
+// in each execution. Listing them counts as reading none: it is for those of the
+// day before.
+func (s *scheduler) touches(instance int, r *http.Request) (reads, writes []string) {
 	if toAPI(r) {
 		return nil, nil
 	}
 	names := strings.Split(r.URL.Path, "/o/")[1:] // of /b/<bucket>/o/<object>, once or twice
-	switch {
-	case r.URL.Query().Get("uploadType") != "":
-		return nil, []string{r.URL.Query().Get("name")}
-	case len(names) == 0:
-		return nil, nil
-	case r.Method == http.MethodGet:
-		return names, nil
+	if r.URL.Query().Get("uploadType") != "" {
+		name := r.URL.Query().Get("name")
+		s.stagers[name] = instance
+		names = []string{name}
 	}
-	// The source of a copy is only read; to call it written is to try more.
-	if len(names) == 2 {
+	for i := range names {
 		for _, verb := range []string{"/moveTo", "/rewriteTo"} {
-			names[0], _, _ = strings.Cut(names[0], verb)
+			names[i], _, _ = strings.Cut(names[i], verb)
+		}
+		if !strings.Contains(names[i], "/staged/") {
+			continue
+		}
+		if stager, ok := s.stagers[names[i]]; ok {
+			names[i] = fmt.Sprint("staged by ", stager)
+		} else {
+			names[i] = "staged before"
 		}
 	}
-	return nil, names
+	if r.Method == http.MethodGet {
+		return names, nil
+	}
+	return nil, names // the source of a copy is only read; to call it written is to try more
 }
 
 // action is what a scheduler can do next: grant an instance's request, or let
@@ -145,6 +156,11 @@ type action struct {
 }
 
 func (a action) is(b action) bool { return a.instance == b.instance && a.dies == b.dies }
+
+// same reports whether a does in this execution what b did in another.
+func (a action) same(b action) bool {
+	return a.is(b) && slices.Equal(a.reads, b.reads) && slices.Equal(a.writes, b.writes)
+}
 
 // commutes reports whether the order of two actions makes no difference to
 // anybody.
@@ -193,13 +209,13 @@ func (e *explorer) choose(actions []action) *action {
 		e.path = append(e.path, next)
 	}
 	f := e.path[e.made]
+	if !slices.EqualFunc(actions, f.actions, action.same) {
+		panic("the same choices led elsewhere")
+	}
 	if f.at == len(actions) {
 		return nil
 	}
 	e.made++
-	if !actions[f.at].is(f.actions[f.at]) {
-		panic("the same choices led elsewhere")
-	}
 	return &actions[f.at]
 }
 
@@ -305,7 +321,7 @@ func (s *scheduler) explore(e *explorer, mayDie bool) (tried bool) {
 		}
 		var actions []action
 		for _, p := range waiting {
-			reads, writes := touches(p.r)
+			reads, writes := s.touches(p.instance, p.r)
 			actions = append(actions, action{p, false, reads, writes})
 		}
 		if mayDie {
