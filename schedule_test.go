@@ -311,6 +311,37 @@ func leaveStaged(h *harness) {
 	h.add(3, 5, 1)
 }
 
+// TestPublishedByAnother: what is staged is published by another instance just
+// before the move, and its upload, sent twice, lands once more: the move must
+// not take that for the same object.
+func TestPublishedByAnother(t *testing.T) {
+	inSimulation(t, simulated[0], func(h *harness) {
+		h.add(3, 5, 1)
+		leaveStaged(h)
+		name := h.watch.state.Staged
+		data, err := h.Bucket.Read("logs", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := false
+		h.simulate(&fault.Transport{Decide: func(r *http.Request) fault.Fault {
+			if !done && strings.Contains(r.URL.Path, "/moveTo/") {
+				done = true
+				h.mustRun()
+				if err := h.Bucket.Write("logs", name, data); err != nil {
+					t.Error(err)
+				}
+			}
+			return fault.Fault{}
+		}})
+		if !done {
+			t.Error("nothing was moved")
+		}
+		h.settle()
+		h.tidied()
+	})
+}
+
 // explore lets the runs go on as e chooses, and reports whether they ended in a
 // way that has not been tried.
 func (s *scheduler) explore(e *explorer, mayDie bool) (tried bool) {
