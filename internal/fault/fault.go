@@ -218,15 +218,11 @@ func (h *Handler) answer(w http.ResponseWriter, entry *Request, rec *recorder) {
 	w.Write(rec.body.Bytes())
 }
 
-// cut sends the first half of rec's body and closes the connection. A body too
-// short to halve is lost whole, header and all: sent, it would look complete.
+// cut sends the first half of rec's body and closes the connection.
 func (h *Handler) cut(w http.ResponseWriter, entry *Request, rec *recorder) {
-	size := rec.body.Len()
-	if size == 0 {
+	if rec.halve() == 0 {
 		panic(http.ErrAbortHandler)
 	}
-	rec.header.Set("Content-Length", strconv.Itoa(size))
-	rec.body.Truncate(size / 2)
 	h.answer(w, entry, rec)
 	http.NewResponseController(w).Flush()
 	panic(http.ErrAbortHandler)
@@ -245,6 +241,16 @@ type recorder struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
+}
+
+// halve leaves the first half of the body under the Content-Length of the whole,
+// which it returns. It is 0 where there is nothing to halve, and the answer is
+// lost, header and all: sent, it would look complete.
+func (r *recorder) halve() (size int) {
+	size = r.body.Len()
+	r.header.Set("Content-Length", strconv.Itoa(size))
+	r.body.Truncate(size / 2)
+	return size
 }
 
 func (r *recorder) Header() http.Header { return r.header }

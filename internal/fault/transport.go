@@ -77,14 +77,12 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return f.answer().response(r), nil
 	case Cut:
 		res := t.handle(r, body)
-		size := res.body.Len()
+		size := res.halve()
 		if size == 0 {
 			return nil, io.EOF
 		}
-		res.body.Truncate(size / 2)
 		cut := res.response(r)
 		cut.ContentLength = int64(size)
-		cut.Header.Set("Content-Length", strconv.Itoa(size))
 		cut.Body = io.NopCloser(io.MultiReader(&res.body, cutOff{}))
 		return cut, nil
 	case HangAfter:
