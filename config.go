@@ -105,7 +105,14 @@ func LoadConfig(environ map[string]string) (Config, error) {
 	}
 	// Of a path like a/.. the folder of staged objects would be that of others.
 	if !fs.ValidPath(c.StateKey) || c.StateKey == "." {
-		fault("STATE_KEY", "%q is not an object's name", c.StateKey)
+		fault("STATE_KEY", "%q has an empty part or one of dots: name the object otherwise, and rename it if there is one", c.StateKey)
+	}
+	const longest = 1024 // bytes of an object's name
+	if len(c.Prefix)+len("/")+len(objectLayout) > longest {
+		fault("GCS_PREFIX", "is too long: with an object's name it has more than %d bytes", longest)
+	}
+	if len(c.stagedDir())+len("kept/")+100 > longest {
+		fault("STATE_KEY", "is too long: with a staged object's name it has more than %d bytes", longest)
 	}
 	u, err := url.Parse(c.BaseURL)
 	switch {

@@ -64,6 +64,8 @@ func TestLoadConfigFaults(t *testing.T) {
 		{"prefix with a line break", environ("GCS_PREFIX", "openai-auditlog\n"), []string{`GCS_PREFIX: "openai-auditlog\n" holds`}},
 		{"state key in another encoding", environ("STATE_KEY", "\xfcber.json"), []string{"STATE_KEY"}},
 		{"state beside others' folders", environ("STATE_KEY", "state/.."), []string{"STATE_KEY"}},
+		{"state with an empty folder", environ("STATE_KEY", "state//a.json"), []string{"STATE_KEY", "empty part"}},
+		{"names too long for the bucket", environ("GCS_PREFIX", strings.Repeat("a", 990), "STATE_KEY", strings.Repeat("b", 950)), []string{"GCS_PREFIX: is too long", "STATE_KEY: is too long"}},
 		{"no URL", environ("OPENAI_BASE_URL", "https://%zz"), []string{"OPENAI_BASE_URL"}},
 	}
 	for _, tt := range tests {
