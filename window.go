@@ -32,7 +32,7 @@ type reading struct {
 	end      int64     // its Lte, as planned
 	answered bool      // at least one good page
 	empty    bool      // no record so far
-	newest   int64     // newest effective_at that its pages cover, and no less than before.High
+	newest   int64     // newest effective_at of its records, no less than before.High; see take
 	date     time.Time // the API's clock at its first page
 }
 
@@ -119,8 +119,9 @@ func (r *reading) take(w *window, p page) {
 		for _, rec := range p.records {
 			r.empty = false
 			// Where the local clock is fast, pages bring what appeared since the
-			// first one; of that, some may be behind the cursor.
-			if first || r.date.IsZero() || rec.at <= r.date.Unix() {
+			// first one; of that, some may be behind the cursor. A Date that has
+			// fallen behind what is covered stands still, and tells nothing.
+			if first || r.date.Unix() < r.before.High || rec.at <= r.date.Unix() {
 				r.newest = max(r.newest, rec.at)
 			}
 		}

@@ -315,6 +315,22 @@ func TestAppearsWhileRead(t *testing.T) {
 	}
 }
 
+// TestDateStandsStill: an API whose Date stands still, as behind a cache, and
+// whose pages come oldest first, does not hold high up.
+func TestDateStandsStill(t *testing.T) {
+	const now = 1_000_000
+	r := plan(known(now-500), time.Unix(now, 0), 120, 3600)
+	w := r.windows[0]
+	for i, at := range []int64{now - 600, now - 400, now - 50} {
+		rec := record{id: fmt.Sprint(i), at: at}
+		r.meet(w, rec)
+		r.take(w, page{records: []record{rec}, cursor: rec.id, more: i < 2, date: time.Unix(now-9000, 0)})
+	}
+	if s := r.next(time.Unix(now, 0)); s.High != now-50 || len(s.RecentIDs) != 1 {
+		t.Errorf("high %d, want -50; ids %v", s.High-now, s.RecentIDs)
+	}
+}
+
 // TestOneDescentIsNeeded: a first page of one second, or of one record, proves
 // no order; a refused cursor then must not give up what lies above.
 func TestOneDescentIsNeeded(t *testing.T) {
