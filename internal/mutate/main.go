@@ -122,8 +122,16 @@ func (m mutation) check(ctx context.Context, root string) error {
 	switch {
 	case err == nil:
 		return fmt.Errorf("%s passes", m.test)
-	case !bytes.Contains(out, []byte("--- FAIL: "+strings.Split(m.test, "/")[0])): // at the latest, of its subtest
+	case !m.failed(out):
 		return fmt.Errorf("%s did not fail, but %w:\n%.2000s", m.test, err, out)
 	}
 	return nil
+}
+
+// failed reports whether it is the test that has failed, or the one around it
+// before it came to that.
+func (m mutation) failed(out []byte) bool {
+	failed := func(test string) bool { return bytes.Contains(out, []byte("--- FAIL: "+test)) }
+	around, _, sub := strings.Cut(m.test, "/")
+	return failed(m.test) || sub && failed(around) && !failed(around+"/")
 }
