@@ -139,13 +139,13 @@ func (c *Collector) publish(ctx context.Context, s State, final string) (string,
 		}
 		// Another instance may have published it; or this one has, and the answer
 		// was lost.
-		there, lookErr := c.unpublished(ctx, s)
+		found, lookErr := c.staged(ctx, s)
 		switch {
-		case lookErr == nil && !there:
+		case lookErr == nil && !s.stages(found):
 			return "", nil
 		case lookErr != nil:
 			return "", fmt.Errorf("publishing %s as %s: %w; and whether it is done could not be read: %v", c.stagedURL(s.Staged), c.logURL(final), storageHint(err), lookErr)
-		case !errors.Is(err, errNameTaken):
+		case !errors.Is(err, errConflict):
 			return "", fmt.Errorf("publishing %s as %s: %w", c.stagedURL(s.Staged), c.logURL(final), storageHint(err))
 		}
 		// The name is a stranger's, such as the Python function's.
@@ -154,8 +154,9 @@ func (c *Collector) publish(ctx context.Context, s State, final string) (string,
 	return "", fmt.Errorf("publishing %s: all names up to %s are taken", c.stagedURL(s.Staged), c.logURL(final))
 }
 
-// errNameTaken is a final name that another object has.
-var errNameTaken = errors.New("the name is taken")
+// errConflict is a final name that another object has, or a staged object that
+// is not the one committed: the answers do not tell these apart.
+var errConflict = errors.New("the name is taken, or the staged object is another one")
 
 // release makes the staged object the final one. Within a bucket that is an
 // atomic rename: a crash leaves the object either staged or published. From a
@@ -173,7 +174,7 @@ func (c *Collector) release(ctx context.Context, s State, final string) error {
 			Conditions: &storage.Conditions{DoesNotExist: true},
 		})
 		if statusOf(err) == http.StatusPreconditionFailed {
-			return errNameTaken // or the source is another one; publish looks
+			return errConflict
 		}
 		return err
 	}
@@ -189,7 +190,7 @@ func (c *Collector) release(ctx context.Context, s State, final string) error {
 		case lookErr != nil:
 			return fmt.Errorf("%w; and what is there could not be compared: %v", err, lookErr)
 		case !same:
-			return errNameTaken
+			return errConflict
 		}
 	}
 	return c.deleteStaged(ctx, s.Staged)
@@ -208,18 +209,52 @@ func sameContent(ctx context.Context, a, b *storage.ObjectHandle) (bool, error) 
 	return left.Size == right.Size && left.CRC32C == right.CRC32C, nil
 }
 
-// unpublished reports whether what s names as staged is still there.
-func (c *Collector) unpublished(ctx context.Context, s State) (bool, error) {
+// staged returns the generation of the object that has the name of the one that
+// s names as staged, 0 where there is none.
+func (c *Collector) staged(ctx context.Context, s State) (generation int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.stepTimeout())
 	defer cancel()
 	attrs, err := c.states.Object(s.Staged).Attrs(ctx)
 	switch {
 	case err == nil:
-		return s.StagedGeneration == 0 || attrs.Generation == s.StagedGeneration, nil
+		return attrs.Generation, nil
 	case errors.Is(err, storage.ErrObjectNotExist) && !bucketMissing(err):
-		return false, nil
+		return 0, nil
 	}
-	return false, fmt.Errorf("looking for %s: %w", c.stagedURL(s.Staged), storageHint(err))
+	return 0, fmt.Errorf("looking for %s: %w", c.stagedURL(s.Staged), storageHint(err))
+}
+
+// keep moves an object that has the staged one's name and another generation to
+// where no sweep removes it, and returns its name there.
+//
+// It may be an upload that was sent twice and landed once more after the move:
+// then its records have been published. Or it is the staged object itself,
+// rewritten or restored: then they have not. Where the final object is there,
+// that tells, and the sweep may have this one: keep returns "". Else the feed has
+// taken that, or it never was; only the feed's side knows.
+func (c *Collector) keep(ctx context.Context, s State, generation int64) (string, error) {
+	step, cancel := context.WithTimeout(ctx, c.cfg.stepTimeout())
+	defer cancel()
+	switch same, err := sameContent(step, c.states.Object(s.Staged), c.logs.Object(s.LastObject)); {
+	case same:
+		return "", nil
+	case err != nil && !errors.Is(err, storage.ErrObjectNotExist):
+		return "", fmt.Errorf("comparing %s with %s: %w", c.stagedURL(s.Staged), c.logURL(s.LastObject), storageHint(err))
+	}
+	name := fmt.Sprintf("%s/kept/%d-%s", path.Dir(s.Staged), generation, path.Base(s.Staged))
+	src := c.states.Object(s.Staged).If(storage.Conditions{GenerationMatch: generation})
+	_, err := src.Move(step, storage.MoveObjectDestination{Object: name})
+	if err == nil {
+		return name, nil
+	}
+	found, lookErr := c.staged(ctx, s)
+	switch {
+	case lookErr != nil:
+		return "", fmt.Errorf("moving %s to %s: %w; and whether it is done could not be read: %v", c.stagedURL(s.Staged), c.stagedURL(name), storageHint(err), lookErr)
+	case found == 0:
+		return name, nil // by this request, or by another instance's
+	}
+	return "", fmt.Errorf("moving %s to %s: %w", c.stagedURL(s.Staged), c.stagedURL(name), storageHint(err))
 }
 
 // deleteStaged removes a staged object. Its name is never used again, so that
@@ -242,7 +277,7 @@ func (c *Collector) deleteStaged(ctx context.Context, name string) error {
 func (c *Collector) sweep(ctx context.Context, named string, committed time.Time) (removed int, err error) {
 	list, cancel := context.WithTimeout(ctx, c.cfg.stepTimeout())
 	defer cancel()
-	it := c.states.Objects(list, &storage.Query{Prefix: c.cfg.stagedDir()})
+	it := c.states.Objects(list, &storage.Query{Prefix: c.cfg.stagedDir(), Delimiter: "/"}) // without those in kept/
 	for {
 		attrs, err := it.Next()
 		if errors.Is(err, iterator.Done) {
@@ -251,7 +286,7 @@ func (c *Collector) sweep(ctx context.Context, named string, committed time.Time
 		if err != nil {
 			return removed, fmt.Errorf("listing %s: %w", c.stagedURL(c.cfg.stagedDir()), storageHint(err))
 		}
-		if attrs.Name == named || !attrs.Created.Before(committed.Add(-sweepAge)) {
+		if attrs.Prefix != "" || attrs.Name == named || !attrs.Created.Before(committed.Add(-sweepAge)) {
 			continue
 		}
 		if err := c.deleteStaged(ctx, attrs.Name); err != nil {

@@ -116,11 +116,22 @@ func (r *run) recover(ctx context.Context, state *snapshot) error {
 		return fmt.Errorf("state %s names %s as staged in bucket %q, but STATE_BUCKET is now %q: set it back for one run, or move the object to the same name in the new bucket, and in the state change \"staged_bucket\" and remove \"staged_generation\"", r.stateURL(), state.Staged, b, r.cfg.StateBucket)
 	}
 	r.looked = true
-	there, err := r.unpublished(ctx, state.State)
+	found, err := r.staged(ctx, state.State)
 	if err != nil {
 		return err
 	}
-	if there {
+	switch {
+	case found == 0: // published
+	case !state.stages(found):
+		kept, err := r.keep(ctx, state.State, found)
+		if err != nil {
+			return err
+		}
+		if kept != "" {
+			r.log.Warn(fmt.Sprintf("The staged object was written again after its commit, and is kept as %s: if SecOps has not had its records, move it to %s", r.stagedURL(kept), r.logURL(state.LastObject)),
+				"generation", found, "staged_generation", state.StagedGeneration)
+		}
+	default:
 		// The feed reads where the settings say now.
 		final, err := r.Collector.publish(ctx, state.State, r.cfg.Prefix+"/"+path.Base(state.LastObject))
 		if err != nil {

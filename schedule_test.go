@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.com/auditlog/internal/bucket"
 	"example.com/auditlog/internal/fault"
 )
 
@@ -238,6 +239,16 @@ func (e *explorer) next() bool {
 	return false
 }
 
+// effort is how long a story takes: a medium one is left out of short tests, a
+// high one is for -long.
+type effort int
+
+const (
+	low effort = iota
+	medium
+	high
+)
+
 // TestEverySchedule runs two and three instances side by side, in every order
 // of their requests that can make a difference, with and without the death of
 // one: whatever the order, everything reaches the feed once.
@@ -247,22 +258,35 @@ func TestEverySchedule(t *testing.T) {
 		instances int
 		mayDie    bool
 		before    func(h *harness)
-		long      bool
+		effort    effort
 	}{
-		{"first run", 2, true, func(*harness) {}, false},
+		{"first run", 2, true, func(*harness) {}, low},
 		{"news", 2, true, func(h *harness) {
 			h.mustRun()
 			time.Sleep(time.Hour)
 			h.add(3, 5, 1)
-		}, false},
-		{"no news", 2, true, func(h *harness) { h.mustRun() }, false},
-		{"something staged", 2, true, leaveStaged, false},
-		{"first run", 3, false, func(*harness) {}, true},
-		{"something staged", 3, false, leaveStaged, true},
+		}, low},
+		{"no news", 2, true, func(h *harness) { h.mustRun() }, low},
+		{"something staged", 2, true, leaveStaged, low},
+		{"a burst beyond the cap", 2, true, func(h *harness) {
+			h.env["MAX_RECORDS"], h.env["PAGE_SIZE"] = "5", "4"
+			h.mustRun()
+			time.Sleep(time.Hour)
+			h.add(9, 5, 1)
+		}, medium},
+		{"a backlog", 2, true, func(h *harness) {
+			h.env["MAX_RECORDS"], h.env["PAGE_SIZE"] = "5", "4"
+			h.add(9, 5, 1)
+			h.mustRun()
+			time.Sleep(time.Hour)
+			h.add(2, 5, 1)
+		}, medium},
+		{"first run", 3, false, func(*harness) {}, high},
+		{"something staged", 3, false, leaveStaged, high},
 	}
 	for _, set := range settings() {
 		for _, story := range stories {
-			if story.long && !*long {
+			if story.effort == high && !*long || story.effort == medium && testing.Short() {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s/%s/%d instances", set.name, story.name, story.instances), func(t *testing.T) {
@@ -340,6 +364,57 @@ func TestPublishedByAnother(t *testing.T) {
 		h.settle()
 		h.tidied()
 	})
+}
+
+// TestWrittenAgain: a staged object that is rewritten before it is published, as a
+// restore does, is kept, and its records wait for somebody to move it. One that
+// has been published and came back needs nobody.
+func TestWrittenAgain(t *testing.T) {
+	for _, set := range simulated {
+		for _, published := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/published %v", set.name, published), func(t *testing.T) {
+				inSimulation(t, set, func(h *harness) {
+					h.watch.eager = false // it has not come yet
+					h.add(3, 5, 1)
+					leaveStaged(h)
+					states, s := h.bucketOf("STATE_BUCKET"), h.watch.state
+					data, err := h.Bucket.Read(states, s.Staged)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if published {
+						if err := h.Bucket.Write("logs", s.LastObject, data); err != nil {
+							t.Fatal(err)
+						}
+					}
+					h.Bucket.Delete(states, s.Staged)
+					if err := h.Bucket.Write(states, s.Staged, data); err != nil {
+						t.Fatal(err)
+					}
+					h.watch = nil // its rules are broken
+					h.mustRun()
+					time.Sleep(49 * time.Hour)
+					h.mustRun()
+					h.mustRun()
+					kept := slices.DeleteFunc(h.Bucket.Objects(states, ""), func(o bucket.Object) bool { return !strings.Contains(o.Name, "/staged/") })
+					if published {
+						if len(kept) != 0 || strings.Contains(h.logs.String(), "written again") {
+							t.Errorf("left %v; the log:\n%s", kept, h.logs.String())
+						}
+					} else {
+						if len(kept) != 1 {
+							t.Fatalf("left %v", kept)
+						}
+						h.wantLog("is kept as gs://"+states+"/"+kept[0].Name, "move it to gs://logs/"+s.LastObject)
+						if err := h.Bucket.Write("logs", s.LastObject, data); err != nil { // as the log says
+							t.Fatal(err)
+						}
+					}
+					h.settle()
+				})
+			})
+		}
+	}
 }
 
 // explore lets the runs go on as e chooses, and reports whether they ended in a

@@ -60,6 +60,12 @@ type State struct {
 	Organization string `json:"organization,omitempty"`
 }
 
+// stages reports whether an object of this generation is the one that Staged
+// names.
+func (s *State) stages(generation int64) bool {
+	return generation != 0 && (s.StagedGeneration == 0 || s.StagedGeneration == generation)
+}
+
 // window is a range of effective_at that is not read to its end: both ends
 // included, with the cursor reached in it.
 type window struct {
@@ -183,7 +189,7 @@ func decodeState(data []byte, now time.Time) (snapshot, error) {
 		return snapshot{}, err
 	}
 	if stored.High != nil && s.RecentSince > s.High { // the next window would begin beyond what is covered
-		return snapshot{}, fmt.Errorf(`"recent_since" is %d, after "high", %d`, s.RecentSince, s.High)
+		return snapshot{}, fmt.Errorf(`"recent_since" is %d, after "high", %d: remove "recent_since"`, s.RecentSince, s.High)
 	}
 	for _, w := range s.Backlog {
 		if err := errors.Join(plausible("gte", w.Gte), plausible("lte", w.Lte), plausible("after_at", w.AfterAt)); err != nil {

@@ -52,10 +52,31 @@ var mutations = []mutation{
 	},
 	{
 		name: "take a staged object of any generation for unpublished",
-		file: "object.go",
-		old:  "return s.StagedGeneration == 0 || attrs.Generation == s.StagedGeneration, nil",
-		new:  "return attrs != nil, nil",
+		file: "state.go",
+		old:  "generation != 0 && (s.StagedGeneration == 0 || s.StagedGeneration == generation)",
+		new:  "generation != 0",
 		test: "TestEveryFault/feed_deletes_at_once/503,_applied_too_late",
+	},
+	{
+		name: "take a staged object that was written again for published",
+		file: "run.go",
+		old:  "case found == 0: // published",
+		new:  "case found == 0 || !state.stages(found):",
+		test: "TestWrittenAgain",
+	},
+	{
+		name: "sweep what is kept",
+		file: "object.go",
+		old:  "Delimiter: \"/\"",
+		new:  "Delimiter: \"\"",
+		test: "TestWrittenAgain",
+	},
+	{
+		name: "let a Date that stands still hold the watermark up",
+		file: "window.go",
+		old:  "r.date.Unix() < r.before.High ||",
+		new:  "r.date.IsZero() ||",
+		test: "TestDateStandsStill",
 	},
 	{
 		name: "move a staged object of any generation",
@@ -172,7 +193,7 @@ var mutations = []mutation{
 	{
 		name: "let what appears while a window is read move the watermark",
 		file: "window.go",
-		old:  "if first || r.date.IsZero() || rec.at <= r.date.Unix() {",
+		old:  "if first || r.date.Unix() < r.before.High || rec.at <= r.date.Unix() {",
 		new:  "if first || true {",
 		test: "TestAppearsWhileRead",
 	},
