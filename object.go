@@ -238,7 +238,7 @@ func (c *Collector) keep(ctx context.Context, s State, generation int64) (string
 	switch same, err := sameContent(step, c.states.Object(s.Staged), c.logs.Object(s.LastObject)); {
 	case same:
 		return "", nil
-	case err != nil && !errors.Is(err, storage.ErrObjectNotExist):
+	case err != nil && !errors.Is(err, storage.ErrObjectNotExist) && statusOf(err) != http.StatusForbidden: // to create there is all that a collector needs
 		return "", fmt.Errorf("comparing %s with %s: %w", c.stagedURL(s.Staged), c.logURL(s.LastObject), storageHint(err))
 	}
 	name := fmt.Sprintf("%s/kept/%d-%s", path.Dir(s.Staged), generation, path.Base(s.Staged))

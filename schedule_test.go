@@ -371,8 +371,15 @@ func TestPublishedByAnother(t *testing.T) {
 // has been published and came back needs nobody.
 func TestWrittenAgain(t *testing.T) {
 	for _, set := range simulated {
-		for _, published := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s/published %v", set.name, published), func(t *testing.T) {
+		for _, tt := range []struct {
+			name                string
+			published, readable bool
+		}{
+			{"not published", false, true},
+			{"published", true, true},
+			{"published, but not to be read", true, false}, // to create is all that the collector needs there
+		} {
+			t.Run(set.name+"/"+tt.name, func(t *testing.T) {
 				inSimulation(t, set, func(h *harness) {
 					h.watch.eager = false // it has not come yet
 					h.add(3, 5, 1)
@@ -382,7 +389,7 @@ func TestWrittenAgain(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if published {
+					if tt.published {
 						if err := h.Bucket.Write("logs", s.LastObject, data); err != nil {
 							t.Fatal(err)
 						}
@@ -392,12 +399,20 @@ func TestWrittenAgain(t *testing.T) {
 						t.Fatal(err)
 					}
 					h.watch = nil // its rules are broken
+					if !tt.readable {
+						h.BucketFaults.Set(func(_ int, r *http.Request) fault.Fault {
+							if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, s.LastObject) {
+								return fault.Fault{Kind: fault.Refuse, Status: 403}
+							}
+							return fault.Fault{}
+						})
+					}
 					h.mustRun()
 					time.Sleep(49 * time.Hour)
 					h.mustRun()
 					h.mustRun()
 					kept := slices.DeleteFunc(h.Bucket.Objects(states, ""), func(o bucket.Object) bool { return !strings.Contains(o.Name, "/staged/") })
-					if published {
+					if tt.published && tt.readable {
 						if len(kept) != 0 || strings.Contains(h.logs.String(), "written again") {
 							t.Errorf("left %v; the log:\n%s", kept, h.logs.String())
 						}
