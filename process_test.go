@@ -139,13 +139,20 @@ func TestKilled(t *testing.T) {
 // returns its URL and what it logs.
 func server(t *testing.T, settings map[string]string) (url string, cmd *exec.Cmd, log *syncBuffer) {
 	t.Helper()
+	cmd = process(t, "serve", settings)
+	url, log = listen(t, cmd)
+	return url, cmd, log
+}
+
+// listen starts a command that serves on PORT of this machine.
+func listen(t *testing.T, cmd *exec.Cmd) (url string, log *syncBuffer) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := l.Addr().String()
 	l.Close()
-	cmd = process(t, "serve", settings)
 	cmd.Env = append(cmd.Env, "PORT="+address[strings.LastIndex(address, ":")+1:])
 	log = &syncBuffer{}
 	cmd.Stdout, cmd.Stderr = log, log
@@ -159,7 +166,7 @@ func server(t *testing.T, settings map[string]string) (url string, cmd *exec.Cmd
 	for range 2000 {
 		if c, err := net.Dial("tcp", address); err == nil {
 			c.Close()
-			return "http://" + address, cmd, log
+			return "http://" + address, log
 		}
 		time.Sleep(5 * time.Millisecond) // nothing tells when another process listens
 	}
