@@ -456,7 +456,7 @@ func TestReadme(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := map[string]bool{"STORAGE_EMULATOR_HOST": true}
+	known := map[string]bool{"STORAGE_EMULATOR_HOST": true, "OPENAI_AUDITLOG": true} // a log type
 	for _, s := range Settings() {
 		known[s.Name] = true
 		value := s.Default
