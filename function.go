@@ -64,8 +64,14 @@ var instance struct {
 // again.
 func handle(ctx context.Context, e event.Event) error {
 	log := eventLogger(ctx, NewLogger(os.Stderr), e)
-	if err := checkEvent(e); err != nil {
+	message, err := checkEvent(e)
+	if err != nil {
 		log.Error(err.Error())
+		return answer(http.StatusBadRequest, err)
+	}
+	order, err := readOrder(message)
+	if err != nil {
+		log.Error("Message refused: " + err.Error())
 		return answer(http.StatusBadRequest, err)
 	}
 	c, err := sharedCollector(ctx)
@@ -76,7 +82,12 @@ func handle(ctx context.Context, e event.Event) error {
 	// A host that shuts down asks first: what has been read by then is committed.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()
-	if _, err := c.Run(ctx, log); err != nil {
+	if order.backfill != nil {
+		err = c.backfillAsked(ctx, log, *order.backfill)
+	} else {
+		_, err = c.Run(ctx, log)
+	}
+	if err != nil {
 		return answer(http.StatusInternalServerError, err)
 	}
 	return nil
@@ -95,11 +106,12 @@ func answer(status int, err error) error {
 }
 
 // checkEvent refuses an event that no topic has sent: a trigger on the bucket
-// itself, say, would run the function for each object that it writes.
-func checkEvent(e event.Event) error {
+// itself, say, would run the function for each object that it writes. It returns
+// the message.
+func checkEvent(e event.Event) ([]byte, error) {
 	const published = "google.cloud.pubsub.topic.v1.messagePublished"
 	if e.Type() != published {
-		return fmt.Errorf("event type %q is not %q: point the function's trigger at a Pub/Sub topic", e.Type(), published)
+		return nil, fmt.Errorf("event type %q is not %q: point the function's trigger at a Pub/Sub topic", e.Type(), published)
 	}
 	var data struct {
 		Message *struct {
@@ -107,12 +119,12 @@ func checkEvent(e event.Event) error {
 		} `json:"message"`
 	}
 	if err := json.Unmarshal(e.Data(), &data); err != nil {
-		return fmt.Errorf("event data is no Pub/Sub message: %w", err)
+		return nil, fmt.Errorf("event data is no Pub/Sub message: %w", err)
 	}
 	if data.Message == nil {
-		return errors.New(`event data has no "message": it is no Pub/Sub message`)
+		return nil, errors.New(`event data has no "message": it is no Pub/Sub message`)
 	}
-	return nil
+	return data.Message.Data, nil
 }
 
 func sharedCollector(ctx context.Context) (*Collector, error) {

@@ -180,6 +180,7 @@ func (r *run) readWindow(ctx context.Context, windows *reading, object *stagedOb
 	index, restarted := windows.open, false
 	w := windows.windows[index]
 	var loop loopDetector
+	oldest := w.AfterAt
 	for page := 0; windows.open == index; page++ {
 		left := r.cfg.MaxRecords - r.sum.Records
 		if left <= 0 {
@@ -227,8 +228,24 @@ func (r *run) readWindow(ctx context.Context, windows *reading, object *stagedOb
 		if err := r.collect(windows, w, p, object); err != nil {
 			return err
 		}
+		for _, rec := range p.records {
+			if oldest == 0 || rec.at < oldest {
+				oldest = rec.at
+			}
+		}
+	}
+	if index > 0 {
+		r.log.Info("Read a window of the backlog to its end: "+reached(w, oldest), "gte", w.Gte, "lte", w.Lte)
 	}
 	return nil
+}
+
+// reached says how far back the API has answered.
+func reached(w *window, oldest int64) string {
+	if oldest == 0 {
+		return "the API has no record from " + rfc3339(w.Gte) + " to " + rfc3339(w.Lte)
+	}
+	return "the API's oldest record since " + rfc3339(w.Gte) + " is of " + rfc3339(oldest)
 }
 
 // collect writes a page's new records and moves the window on.

@@ -38,6 +38,10 @@ type State struct {
 	High    int64    `json:"high"`
 	Backlog []window `json:"backlog"` // newest to oldest
 
+	// Covered is what is collected or in the backlog, newest to oldest, up to
+	// High. None: it is not known, as where another function began the state.
+	Covered []span `json:"covered,omitempty"`
+
 	// RecentIDs are the collected records that a later read can bring again,
 	// each with its effective_at. From RecentSince on they are complete, and no
 	// new window reaches further back: OVERLAP_SECONDS may be raised without
@@ -199,6 +203,11 @@ func decodeState(data []byte, now time.Time) (snapshot, error) {
 			return snapshot{}, fmt.Errorf(`"backlog" has a window from %d back to %d`, w.Gte, w.Lte)
 		}
 	}
+	for _, c := range s.Covered {
+		if c.Gte < 0 || c.Gte > c.Lte {
+			return snapshot{}, fmt.Errorf(`"covered" has a range from %d to %d: remove "covered"`, c.Gte, c.Lte)
+		}
+	}
 	if s.StagedGeneration < 0 {
 		return snapshot{}, fmt.Errorf(`"staged_generation" is %d: remove it`, s.StagedGeneration)
 	}
@@ -213,7 +222,7 @@ func decodeState(data []byte, now time.Time) (snapshot, error) {
 
 	snap := snapshot{State: s, continues: true}
 	if stored.High == nil { // the Python function's
-		snap.High, snap.Backlog = watermark, nil
+		snap.High, snap.Backlog, snap.Covered = watermark, nil, nil
 		snap.RecentIDs, snap.RecentSince, snap.continues = nil, 0, false
 	}
 	if implied := snap.watermark(); watermark != implied {
@@ -234,15 +243,26 @@ func (s *State) edit(watermark int64) {
 		s.RecentIDs, s.RecentSince = nil, watermark
 		return
 	}
+	known := len(s.Covered) > 0
 	var kept []window
 	for _, w := range s.Backlog {
-		if watermark > w.Lte || w.descends() && watermark > w.AfterAt {
+		top := w.Lte // of what is unread
+		if w.descends() {
+			top = w.AfterAt
+		}
+		if watermark > w.Gte {
+			s.Covered = giveUp(s.Covered, span{w.Gte, min(top, watermark-1)})
+		}
+		if watermark > top {
 			continue // nothing of it is left to read
 		}
 		w.Gte = max(w.Gte, watermark)
 		kept = append(kept, w)
 	}
 	s.Backlog, s.High = kept, max(s.High, watermark)
+	if known && len(s.Covered) == 0 {
+		s.Covered = []span{{s.High, s.High}}
+	}
 }
 
 // load reads the state object. An absent object means a first run; nothing
@@ -316,7 +336,7 @@ func (c *Collector) commit(ctx context.Context, old snapshot, next State) (time.
 		switch {
 		case decodeErr != nil:
 			return time.Time{}, fmt.Errorf("writing state %s: %w; and what is there now is damaged: %v", c.stateURL(), storageHint(err), decodeErr)
-		case next.Staged != "" && snap.Staged == next.Staged:
+		case next.Staged != "" && next.Staged != old.Staged && snap.Staged == next.Staged:
 			return written, nil
 		}
 		return time.Time{}, errOvertaken

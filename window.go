@@ -64,13 +64,15 @@ func plan(s snapshot, now time.Time, overlap, lookback int64) *reading {
 	for _, w := range s.Backlog {
 		r.windows = append(r.windows, &w)
 	}
-	slices.SortStableFunc(r.windows[1:], func(a, b *window) int {
-		return cmp.Or(cmp.Compare(b.Lte, a.Lte), cmp.Compare(b.Gte, a.Gte))
-	})
+	slices.SortStableFunc(r.windows[1:], func(a, b *window) int { return newestToOldest(*a, *b) })
 	for id, at := range s.RecentIDs {
 		r.ids[id] = sighting{at: at}
 	}
 	return r
+}
+
+func newestToOldest(a, b window) int {
+	return cmp.Or(cmp.Compare(b.Lte, a.Lte), cmp.Compare(b.Gte, a.Gte))
 }
 
 // seen reports whether the record has been collected before.
@@ -195,6 +197,9 @@ func (r *reading) next(now time.Time) State {
 	s.LastRun = now.UTC().Format(time.RFC3339)
 	s.High = high
 	s.RecentSince = max(r.windows[0].Gte, high-r.overlap)
+	if r.first || len(s.Covered) > 0 { // what is not known stays so
+		s.Covered = cover(s.Covered, span{r.windows[0].Gte, high})
+	}
 	s.Backlog = []window{}
 	for _, w := range r.windows[r.open:] {
 		s.Backlog = append(s.Backlog, *w)

@@ -116,7 +116,7 @@ var mutations = []mutation{
 	{
 		name: "take a lost commit for another run's",
 		file: "state.go",
-		old:  "case next.Staged != \"\" && snap.Staged == next.Staged:",
+		old:  "case next.Staged != \"\" && next.Staged != old.Staged && snap.Staged == next.Staged:",
 		new:  "case snap.Staged == \"?\":",
 		test: "TestEditedDuringCommit",
 	},
@@ -203,5 +203,33 @@ var mutations = []mutation{
 		old:  "s.line = append(compact(s.line[:0], raw), '\\n')",
 		new:  "s.line = append(compact(s.line[:0], []byte(strings.ReplaceAll(string(raw), `\\/`, `/`))), '\\n')",
 		test: "TestEveryFault/feed_deletes_at_once/dropped",
+	},
+	{
+		name: "take another backfill's commit for one's own",
+		file: "state.go",
+		old:  "next.Staged != \"\" && next.Staged != old.Staged && snap.Staged",
+		new:  "next.Staged != \"\" && snap.Staged",
+		test: "TestTwoBackfills",
+	},
+	{
+		name: "collect again what is asked for once",
+		file: "backfill.go",
+		old:  "if again || len(missing) == 1 && missing[0] == s {",
+		new:  "if true {",
+		test: "TestBackfill",
+	},
+	{
+		name: "count what is asked for again as collected",
+		file: "backfill.go",
+		old:  "if at < want.Gte || at > want.Lte {",
+		new:  "if true {",
+		test: "TestBackfillAgain",
+	},
+	{
+		name: "forget what is covered",
+		file: "window.go",
+		old:  "s.Covered = cover(s.Covered, span{r.windows[0].Gte, high})",
+		new:  "s.Covered = []span{{r.windows[0].Gte, high}}",
+		test: "TestBackfill",
 	},
 }

@@ -1,0 +1,275 @@
+package auditlog
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// span is a range of effective_at, Unix seconds, both ends included.
+type span struct {
+	Gte int64 `json:"gte"`
+	Lte int64 `json:"lte"`
+}
+
+func (s span) String() string { return rfc3339(s.Gte) + " to " + rfc3339(s.Lte) }
+
+// cover adds a span to those covered, newest first, and joins what touches.
+func cover(covered []span, s span) []span {
+	rest := []span{}
+	for _, c := range covered {
+		if c.Lte < s.Gte-1 || c.Gte > s.Lte+1 {
+			rest = append(rest, c)
+		} else {
+			s = span{min(s.Gte, c.Gte), max(s.Lte, c.Lte)}
+		}
+	}
+	rest = append(rest, s)
+	slices.SortFunc(rest, func(a, b span) int { return cmp.Compare(b.Gte, a.Gte) })
+	return rest
+}
+
+// uncovered returns the parts of s that are not covered, newest first.
+func uncovered(covered []span, s span) []span {
+	parts := []span{s}
+	for _, c := range covered {
+		var rest []span
+		for _, p := range parts {
+			if c.Lte < p.Gte || c.Gte > p.Lte {
+				rest = append(rest, p)
+				continue
+			}
+			if p.Lte > c.Lte {
+				rest = append(rest, span{c.Lte + 1, p.Lte})
+			}
+			if p.Gte < c.Gte {
+				rest = append(rest, span{p.Gte, c.Gte - 1})
+			}
+		}
+		parts = rest
+	}
+	return parts
+}
+
+// giveUp takes a span out of those covered.
+func giveUp(covered []span, s span) []span {
+	var rest []span
+	for _, c := range covered {
+		rest = append(rest, uncovered([]span{s}, c)...)
+	}
+	return rest
+}
+
+// BackfillRange asks for records of the past. Times count to the second, both
+// ends included.
+type BackfillRange struct {
+	From time.Time
+	To   time.Time // zero: up to what has been collected
+	// Again collects what has been collected before once more: its records are
+	// then written again.
+	Again bool
+}
+
+// Backfill puts a range into the backlog, for the next runs to collect, and
+// returns it as it was put there. It changes the state as a run does, on the
+// condition that nobody else has, so that it goes together with runs under way.
+//
+// A range that holds collected seconds is refused, unless it is asked for again.
+// One that the backlog has already is left at that.
+func (c *Collector) Backfill(ctx context.Context, want BackfillRange) (from, to time.Time, err error) {
+	for range 5 {
+		state, err := c.load(ctx)
+		if err != nil {
+			return from, to, err
+		}
+		s, err := backfillSpan(state, want)
+		if err != nil {
+			return from, to, err
+		}
+		from, to = time.Unix(s.Gte, 0).UTC(), time.Unix(s.Lte, 0).UTC()
+		if state.awaits(s) {
+			return from, to, nil
+		}
+		if err := c.refuseCovered(state, s, want.Again); err != nil {
+			return from, to, err
+		}
+		_, err = c.commit(ctx, state, state.backfill(s))
+		if !errors.Is(err, errOvertaken) {
+			return from, to, err
+		}
+	}
+	return from, to, errors.New("runs got ahead of this five times: try again")
+}
+
+// backfillSpan is what is asked for, within what runs have covered.
+func backfillSpan(state snapshot, want BackfillRange) (span, error) {
+	if state.generation == 0 {
+		return span{}, errors.New("there is no state yet: let a first run begin it; LOOKBACK_HOURS says how far back that reaches")
+	}
+	s := span{want.From.Unix(), want.To.Unix()}
+	if want.To.IsZero() {
+		s.Lte = state.covered()[0].Gte - 1
+		if s.Gte > s.Lte {
+			return span{}, fmt.Errorf("all from %s on is collected", rfc3339(s.Lte+1))
+		}
+	}
+	switch {
+	case s.Gte < 0:
+		return span{}, errors.New("the range begins before 1970")
+	case s.Gte > s.Lte:
+		return span{}, fmt.Errorf("the range ends, at %s, before it begins", rfc3339(s.Lte))
+	case s.Lte > state.High:
+		return span{}, fmt.Errorf("the range ends after %s, up to where runs have come: the next run collects what is newer", rfc3339(state.High))
+	}
+	return s, nil
+}
+
+func (c *Collector) refuseCovered(state snapshot, s span, again bool) error {
+	missing := uncovered(state.covered(), s)
+	if again || len(missing) == 1 && missing[0] == s {
+		return nil
+	}
+	list := make([]string, len(missing))
+	for i, m := range missing {
+		list[i] = m.String()
+	}
+	switch {
+	case len(missing) > 0:
+		return fmt.Errorf("part of the range is collected: what is not is %s", strings.Join(list, ", and "))
+	case len(state.Covered) == 0:
+		return errors.New("the state does not know since when records have been collected (another function, or an older version, began it): ask for the range again to have its records written, whether they have been before or not")
+	}
+	return errors.New("the range is collected: ask for it again to have its records written once more")
+}
+
+// covered lists what is collected or in the backlog, newest first; never none.
+// Where a state does not know, it counts as everything.
+func (s *State) covered() []span {
+	if len(s.Covered) == 0 {
+		return []span{{0, s.High}}
+	}
+	return s.Covered
+}
+
+// awaits reports whether the backlog has just this range.
+func (s *State) awaits(want span) bool {
+	return slices.ContainsFunc(s.Backlog, func(w window) bool { return span{w.Gte, w.Lte} == want })
+}
+
+// backfill returns the state with a range added to the backlog.
+func (s State) backfill(want span) State {
+	s.Backlog = append(slices.Clone(s.Backlog), window{Gte: want.Gte, Lte: want.Lte})
+	slices.SortStableFunc(s.Backlog, newestToOldest)
+	if len(s.Covered) > 0 {
+		s.Covered = cover(s.Covered, want)
+	}
+	// What is asked for again must not count as collected.
+	ids := map[string]int64{}
+	for id, at := range s.RecentIDs {
+		if at < want.Gte || at > want.Lte {
+			ids[id] = at
+		}
+	}
+	s.RecentIDs = ids
+	s.Watermark = s.watermark()
+	return s
+}
+
+// order is what a message asks for.
+type order struct {
+	check    bool
+	backfill *BackfillRange
+}
+
+// backfillAsked does the backfill that a message asks for.
+func (c *Collector) backfillAsked(ctx context.Context, log *slog.Logger, want BackfillRange) error {
+	from, to, err := c.Backfill(ctx, want)
+	if err != nil {
+		log.Error("Backfill refused: " + err.Error())
+		return err
+	}
+	log.Info(fmt.Sprintf("Backfill from %s to %s: the next runs collect it", from.Format(time.RFC3339), to.Format(time.RFC3339)))
+	return nil
+}
+
+// readOrder reads a message. One that asks for nothing, whatever it holds, asks
+// for a run: people press "Force run", or publish any text.
+func readOrder(message []byte) (order, error) {
+	var keys map[string]json.RawMessage
+	if json.Unmarshal(message, &keys) != nil {
+		return order{}, nil
+	}
+	check, checks := keys["check"]
+	backfill, backfills := keys["backfill"]
+	switch {
+	case !checks && !backfills:
+		return order{}, nil
+	case len(keys) > 1:
+		return order{}, errors.New(`message with "check" or "backfill" must have no other key`)
+	case checks:
+		if string(check) != "true" {
+			return order{}, errors.New(`message must be {"check": true}, or have no "check"`)
+		}
+		return order{check: true}, nil
+	}
+	var text struct {
+		From  string `json:"from"`
+		To    string `json:"to"`
+		Again bool   `json:"again"`
+	}
+	d := json.NewDecoder(bytes.NewReader(backfill))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&text); err != nil {
+		return order{}, fmt.Errorf(`"backfill": %s: it must be {"from": "...", "to": "..."}, and "again": true if collected records are to be written again`, shorten(err.Error()))
+	}
+	want, err := ParseBackfill(text.From, text.To, time.Now())
+	if err != nil {
+		return order{}, fmt.Errorf(`"backfill": %w`, err)
+	}
+	want.Again = text.Again
+	return order{backfill: &want}, nil
+}
+
+// ParseBackfill reads the ends of a range: dates (UTC; as an end, the day
+// included), RFC 3339 times, or how long ago (30d, 12h). No end means up to what
+// has been collected.
+func ParseBackfill(from, to string, now time.Time) (BackfillRange, error) {
+	var r BackfillRange
+	var err error
+	if r.From, err = parseTime(from, now, false); err != nil {
+		return r, fmt.Errorf("from: %w", err)
+	}
+	if to != "" {
+		if r.To, err = parseTime(to, now, true); err != nil {
+			return r, fmt.Errorf("to: %w", err)
+		}
+	}
+	return r, nil
+}
+
+func parseTime(s string, now time.Time, end bool) (time.Time, error) {
+	if t, err := time.Parse(time.DateOnly, s); err == nil {
+		if end {
+			t = t.Add(24*time.Hour - time.Second)
+		}
+		return t, nil
+	}
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return t, nil
+	}
+	for unit, hours := range map[string]int{"d": 24, "h": 1} {
+		text, ok := strings.CutSuffix(s, unit)
+		if n, err := strconv.ParseUint(text, 10, 16); ok && err == nil && n > 0 {
+			return now.Add(-time.Duration(n) * time.Duration(hours) * time.Hour), nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%q is no date (2026-11-24), no time (2026-11-24T01:00:00Z), and no time ago (30d, 12h)", s)
+}
