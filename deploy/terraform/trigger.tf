@@ -1,0 +1,117 @@
+# The function is called by a push subscription of our own, and not by Eventarc:
+# Eventarc makes and owns its subscription, with a back-off, a retention and dead
+# letters that could only be changed behind its back. These decide how often a
+# run that failed is tried again, and who hears of it.
+
+resource "google_pubsub_topic" "trigger" {
+  count = var.create_topic ? 1 : 0
+
+  project    = var.project
+  name       = local.topic
+  labels     = var.labels
+  depends_on = [google_project_service.this]
+}
+
+resource "google_pubsub_subscription" "push" {
+  project = var.project
+  name    = var.name
+  topic   = local.topic
+  labels  = var.labels
+
+  push_config {
+    # At this path the functions framework knows a push of Pub/Sub for what it is.
+    push_endpoint = "${google_cloudfunctions2_function.collector.service_config[0].uri}/projects/${var.project}/topics/${local.topic}"
+    oidc_token {
+      service_account_email = google_service_account.push.email
+      audience              = google_cloudfunctions2_function.collector.service_config[0].uri
+    }
+  }
+
+  ack_deadline_seconds       = local.ack_deadline_seconds
+  message_retention_duration = "${var.retry_window_seconds}s"
+  retry_policy {
+    minimum_backoff = "60s"
+    maximum_backoff = "600s"
+  }
+  dead_letter_policy {
+    dead_letter_topic     = google_pubsub_topic.dead_letter.id
+    max_delivery_attempts = 5
+  }
+  expiration_policy {
+    ttl = "" # never
+  }
+
+  depends_on = [
+    google_pubsub_topic.trigger,
+    google_cloud_run_v2_service_iam_member.push,
+    google_service_account_iam_member.push,
+    google_pubsub_topic_iam_member.dead_letter,
+  ]
+}
+
+# What failed five times. Nothing is lost by it: the next run reads the same
+# records. It is kept to be looked at.
+resource "google_pubsub_topic" "dead_letter" {
+  project    = var.project
+  name       = "${var.name}-dead-letter"
+  labels     = var.labels
+  depends_on = [google_project_service.this]
+}
+
+resource "google_pubsub_subscription" "dead_letter" {
+  project                    = var.project
+  name                       = "${var.name}-dead-letter"
+  topic                      = google_pubsub_topic.dead_letter.name
+  labels                     = var.labels
+  message_retention_duration = "604800s"
+  expiration_policy {
+    ttl = "" # never
+  }
+}
+
+resource "google_cloud_run_v2_service_iam_member" "push" {
+  project  = var.project
+  location = var.region
+  name     = google_cloudfunctions2_function.collector.name
+  role     = "roles/run.invoker"
+  member   = google_service_account.push.member
+}
+
+locals {
+  pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+}
+
+resource "google_service_account_iam_member" "push" {
+  service_account_id = google_service_account.push.name
+  role               = "roles/iam.serviceAccountTokenCreator"
+  member             = local.pubsub_agent
+}
+
+resource "google_pubsub_topic_iam_member" "dead_letter" {
+  project = var.project
+  topic   = google_pubsub_topic.dead_letter.name
+  role    = "roles/pubsub.publisher"
+  member  = local.pubsub_agent
+}
+
+resource "google_pubsub_subscription_iam_member" "dead_letter" {
+  project      = var.project
+  subscription = google_pubsub_subscription.push.name
+  role         = "roles/pubsub.subscriber"
+  member       = local.pubsub_agent
+}
+
+resource "google_cloud_scheduler_job" "hourly" {
+  project     = var.project
+  region      = var.region
+  name        = var.name
+  description = "Triggers the OpenAI audit log collector"
+  schedule    = var.schedule
+  time_zone   = "Etc/UTC"
+
+  pubsub_target {
+    topic_name = "projects/${var.project}/topics/${local.topic}"
+    data       = base64encode("{}")
+  }
+  depends_on = [google_project_service.this, google_pubsub_topic.trigger]
+}
