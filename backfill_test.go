@@ -46,7 +46,7 @@ func TestBackfill(t *testing.T) {
 		}
 		began := time.Now()
 		ask(BackfillRange{From: ago(10 * day)}, "first run")
-		h.since = began.Unix() - 24*3600
+		h.Since = began.Unix() - 24*3600
 		h.add(30, 8*24*3600, 3600)
 		h.add(5, 10, 1)
 		h.mustRun()
@@ -74,7 +74,7 @@ func TestBackfill(t *testing.T) {
 		ask(BackfillRange{From: time.Unix(-5, 0), To: at(7 * day)}, "before 1970")
 		ask(BackfillRange{From: at(2*day - time.Second)}, "")
 		ask(BackfillRange{From: at(20 * day), To: at(5*day + time.Second)}, "")
-		h.since = 0
+		h.Since = 0
 		if s := h.state(); len(s.Covered) != 1 {
 			t.Errorf("covered %v", s.Covered)
 		}
@@ -128,7 +128,7 @@ func TestBackfillDuringRun(t *testing.T) {
 			asked = false
 			inSimulation(t, set, func(h *harness) {
 				h.env["MAX_RECORDS"], h.env["PAGE_SIZE"] = "6", "4"
-				h.since = ago(day).Unix()
+				h.Since = ago(day).Unix()
 				h.add(9, 3*24*3600, 60)
 				h.add(3, 5, 1)
 				leaveStaged(h)
@@ -150,7 +150,7 @@ func TestBackfillDuringRun(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				h.since = 0
+				h.Since = 0
 				h.watch.feed()
 				h.settle()
 			})
@@ -168,7 +168,7 @@ func TestBackfillFaults(t *testing.T) {
 		for n := 1; ; n++ {
 			struck := false
 			inSimulation(t, simulated[0], func(h *harness) {
-				h.since = ago(day).Unix()
+				h.Since = ago(day).Unix()
 				h.add(9, 3*24*3600, 60)
 				h.add(3, 5, 1)
 				leaveStaged(h)
@@ -188,7 +188,7 @@ func TestBackfillFaults(t *testing.T) {
 					}
 				}
 				tr.Land()
-				h.since = 0
+				h.Since = 0
 				h.watch.feed()
 				h.settle()
 			})
@@ -206,7 +206,7 @@ func TestBackfillFaults(t *testing.T) {
 // staged object after either.
 func TestTwoBackfills(t *testing.T) {
 	inSimulation(t, simulated[0], func(h *harness) {
-		h.since = ago(day).Unix()
+		h.Since = ago(day).Unix()
 		h.add(9, 3*24*3600, 3600)
 		h.add(3, 5, 1)
 		leaveStaged(h)
@@ -227,7 +227,7 @@ func TestTwoBackfills(t *testing.T) {
 		if n := len(h.state().Backlog); n != 2 {
 			t.Errorf("%d windows in the backlog", n)
 		}
-		h.since = 0
+		h.Since = 0
 		h.settle()
 	})
 }

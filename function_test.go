@@ -42,7 +42,6 @@ type harness struct {
 	log     *slog.Logger // to logs; one for all runs, since its lock is what keeps them apart
 	clients []func()
 	pause   func() // between runs of settle
-	since   int64  // records before it are not asked for yet
 
 	contents map[string][]string // ids by object; see ids
 
@@ -369,7 +368,7 @@ func (h *harness) checkWatermark(s State, shown int) {
 	have, n := h.collected(s), 0
 	h.API.Each(func(id string, at int64) {
 		n++
-		if have[id] == 0 && at >= h.since && (at < s.Watermark-120 || n <= shown && at < s.Watermark) {
+		if have[id] == 0 && at >= h.Since && (at < s.Watermark-120 || n <= shown && at < s.Watermark) {
 			h.t.Errorf("the watermark %d has passed %s at %d, which is nowhere", s.Watermark, id, at)
 		}
 	})

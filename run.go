@@ -29,6 +29,10 @@ type Summary struct {
 	Watermark     int64         // last_effective_at, Unix seconds
 	Lag           int64         // seconds since the oldest moment that may hold uncollected records
 	Duration      time.Duration
+
+	// For who watches; not in the log. Unix seconds.
+	Reached int64 // effective_at of the last record read
+	Oldest  int64 // of the oldest record of the backlog that was read, 0 for none
 }
 
 // LogValue gives the figures as a group, times in seconds.
@@ -229,15 +233,24 @@ func (r *run) readWindow(ctx context.Context, windows *reading, object *stagedOb
 			return err
 		}
 		for _, rec := range p.records {
-			if oldest == 0 || rec.at < oldest {
-				oldest = rec.at
-			}
+			oldest = earlier(oldest, rec.at)
+		}
+		if index > 0 {
+			r.sum.Oldest = earlier(r.sum.Oldest, oldest)
 		}
 	}
 	if index > 0 {
 		r.log.Info("Read a window of the backlog to its end: "+reached(w, oldest), "gte", w.Gte, "lte", w.Lte)
 	}
 	return nil
+}
+
+// earlier is the earlier of two times, 0 for none.
+func earlier(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // reached says how far back the API has answered.
@@ -269,6 +282,9 @@ func (r *run) collect(windows *reading, w *window, p page, object *stagedObject)
 		r.sum.Records++
 	}
 	windows.take(w, p)
+	if n := len(p.records); n > 0 {
+		r.sum.Reached = p.records[n-1].at
+	}
 	r.sum.Pages++
 	r.sum.Bytes = object.size
 	r.log.Info(fmt.Sprintf("Page %d: Retrieved %d events", r.sum.Pages, len(p.records)))

@@ -152,7 +152,7 @@ func (w *witness) complete() {
 	have := w.h.collected(State{})
 	w.h.API.Each(func(id string, at int64) {
 		left := slices.ContainsFunc(w.state.Backlog, func(b window) bool { return b.unread(at) })
-		if have[id] == 0 && !left && at >= w.h.since {
+		if have[id] == 0 && !left && at >= w.h.Since {
 			w.h.t.Errorf("a run ended well without %s at %d, and does not say so", id, at)
 		}
 	})

@@ -26,7 +26,8 @@ func TestMain(m *testing.M) {
 // TestScripts types whole commands. Scripts have these of their own:
 //
 //	exits STATUS COMMAND...  run the command, which must end with that status
-//	world N                  start a world with N records, and set the environment for it
+//	world N                  start a world with N records of the last hour, and set the environment for it
+//	older N DAYS             add N records, a minute apart, from so many days ago on
 //	complete                 fail unless the world's feed has got each record once, unchanged
 //	freeport                 set PORT to a port that nobody uses
 //	trigger                  send the function on PORT an event, as soon as it is served
@@ -41,6 +42,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":    exits,
 			"world":    startWorld,
+			"older":    addOlder,
 			"complete": complete,
 			"freeport": freePort,
 			"trigger":  trigger,
@@ -82,6 +84,18 @@ func startWorld(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Setenv(name, value)
 	}
 	fixtureOf(ts).world = w
+}
+
+func addOlder(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	days, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	w := fixtureOf(ts).world
+	g, at := auditapi.NewGenerator(uint64(days)), time.Now().AddDate(0, 0, -days).Unix()
+	for i := range n {
+		ts.Check(w.API.Add(g.Next(at + int64(60*i))))
+	}
 }
 
 func complete(ts *testscript.TestScript, _ bool, _ []string) {

@@ -44,49 +44,67 @@ Exit status: 0 when the run got everything, or MAX_RECORDS of it; 1 when not.`,
 	}
 }
 
-// runOnce does a run. Errors go to the log, so that standard error stays JSON
-// to the last line where it began so.
+// runOnce does a run.
 func runOnce(ctx context.Context, stdout io.Writer) error {
-	log := auditlog.NewLogger(os.Stderr)
-	var screen *console
+	return operate(ctx, func(ctx context.Context, o *operator) error {
+		if o.screen != nil {
+			o.collector.Progress = o.screen.progress
+		}
+		sum, err := o.run(ctx)
+		// The figures of a failed run may count what it has not committed; with an
+		// object they are good.
+		if err == nil || sum.Object != "" {
+			fmt.Fprintln(stdout, summary(sum))
+		}
+		return err
+	})
+}
+
+// operator is what a command at work in the bucket has.
+type operator struct {
+	collector *auditlog.Collector
+	log       *slog.Logger
+	screen    *console // nil where standard error is no terminal
+}
+
+// operate calls f with a collector of the environment's settings, and with a
+// context that the first SIGINT or SIGTERM ends. Errors go to the log, so that
+// standard error stays JSON to the last line where it began so.
+func operate(ctx context.Context, f func(context.Context, *operator) error) error {
+	o := &operator{log: auditlog.NewLogger(os.Stderr)}
 	if term.IsTerminal(int(os.Stderr.Fd())) {
-		screen = newConsole(os.Stderr)
-		log = slog.New(screen)
+		o.screen = newConsole(os.Stderr)
+		o.log = slog.New(o.screen)
 	}
 
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	defer context.AfterFunc(ctx, func() {
 		stop() // so that a second signal kills
-		log.Warn("Interrupted: committing what has been read. A second signal ends the process at once")
+		o.log.Warn("Interrupted: committing what has been read. A second signal ends the process at once")
 	})()
 
 	cfg, err := auditlog.LoadConfig(env.ToMap(os.Environ()))
+	if err == nil {
+		o.collector, err = auditlog.New(ctx, cfg)
+	}
 	if err != nil {
-		log.Error(err.Error())
+		o.log.Error(err.Error())
 		return errLogged
 	}
-	collector, err := auditlog.New(ctx, cfg)
-	if err != nil {
-		log.Error(err.Error())
-		return errLogged
-	}
-	if screen != nil {
-		collector.Progress = screen.progress
-	}
-	sum, err := collector.Run(ctx, log)
-	if screen != nil {
-		screen.clear()
-	}
-	// The figures of a failed run may count what it has not committed; with an
-	// object they are good.
-	if err == nil || sum.Object != "" {
-		fmt.Fprintln(stdout, summary(sum))
+	return f(ctx, o)
+}
+
+// run does a run, whose error it has logged.
+func (o *operator) run(ctx context.Context) (auditlog.Summary, error) {
+	sum, err := o.collector.Run(ctx, o.log)
+	if o.screen != nil {
+		o.screen.clear()
 	}
 	if err != nil {
-		return errLogged // by Run
+		err = errLogged
 	}
-	return nil
+	return sum, err
 }
 
 // summary is what a run has come to, in one line.
