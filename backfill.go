@@ -220,21 +220,17 @@ func readOrder(message []byte) (order, error) {
 		}
 		return order{check: true}, nil
 	}
-	var text struct {
-		From  string `json:"from"`
-		To    string `json:"to"`
-		Again bool   `json:"again"`
-	}
+	// No "again": a message may be delivered twice.
+	var text struct{ From, To string }
 	d := json.NewDecoder(bytes.NewReader(backfill))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&text); err != nil {
-		return order{}, fmt.Errorf(`"backfill": %s: it must be {"from": "...", "to": "..."}, and "again": true if collected records are to be written again`, shorten(err.Error()))
+		return order{}, fmt.Errorf(`"backfill": %s: it must be {"from": "...", "to": "..."}`, shorten(err.Error()))
 	}
 	want, err := ParseBackfill(text.From, text.To, time.Now())
 	if err != nil {
 		return order{}, fmt.Errorf(`"backfill": %w`, err)
 	}
-	want.Again = text.Again
 	return order{backfill: &want}, nil
 }
 

@@ -3,6 +3,7 @@ package auditlog
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"log/slog"
@@ -232,6 +233,11 @@ const (
 	emptyMessage  = `{"message":{"data":"e30=","messageId":"1","publishTime":"2026-11-24T01:00:00Z"},"subscription":"projects/p/subscriptions/s"}`
 )
 
+// message is an event's data with a message that says text.
+func message(text string) string {
+	return `{"message":{"data":"` + base64.StdEncoding.EncodeToString([]byte(text)) + `","messageId":"1"}}`
+}
+
 func TestServer(t *testing.T) {
 	h := overTCP(t)
 	h.add(120, 1, 1)
@@ -243,6 +249,7 @@ func TestServer(t *testing.T) {
 		"no message":      {publishedType, "{}", "no Pub/Sub message"},
 		"no object":       {publishedType, "[1]", "no Pub/Sub message"},
 		"data not base64": {publishedType, `{"message":{"data":"?"}}`, "no Pub/Sub message"},
+		"no such order":   {publishedType, message(`{"backfill": {"since": "1d"}}`), `\"from\": \"...\"`},
 	} {
 		if status, body := post(t, url, e.kind, e.data); status != 400 || !strings.Contains(body, e.want) {
 			t.Errorf("%s: %d %q", name, status, body)
@@ -269,6 +276,18 @@ func TestServer(t *testing.T) {
 	if n := len(h.names("openai-auditlog/")); n != 2 {
 		t.Errorf("%d objects", n)
 	}
+
+	h.add(10, 3*24*3600, 60)
+	if status, body := post(t, url, publishedType, message(`{"backfill": {"from": "4d"}}`)); status != 200 {
+		t.Errorf("backfill: %d %s", status, body)
+	}
+	if n := len(h.state().Backlog); n != 1 {
+		t.Errorf("%d windows in the backlog", n)
+	}
+	if status, body := post(t, url, publishedType, message(`{"backfill": {"from": "1h"}}`)); status != 500 || !strings.Contains(body, "is collected") {
+		t.Errorf("backfill of what is collected: %d %s", status, body)
+	}
+	log.waitFor(t, `"message":"Backfill refused: all from `)
 
 	h.API.SetKey("another")
 	status, body := post(t, url, publishedType, emptyMessage)
