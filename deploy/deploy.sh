@@ -130,6 +130,8 @@ deploy() {
 }
 
 after_deploy() {
+	local deletion='never delete files'
+	[[ ! $feed_deletes ]] || deletion='delete transferred files'
 	cat <<END
 
 Done. To run it now, and to see how it went:
@@ -140,7 +142,7 @@ The feed, in SecOps under Settings > SIEM Settings > Feeds:
   source type         Google Cloud Storage V2
   log type            OPENAI_AUDITLOG (OpenAI Audit Logs)
   storage bucket URI  gs://$bucket/$prefix/
-  deletion option     ${feed_deletes:+delete transferred files}${feed_deletes:-never delete files}
+  deletion option     $deletion
 END
 	[[ $feed_reader ]] || say "Run this again with --feed-reader and the address that the feed's \"Get a service account\" shows."
 }

@@ -324,7 +324,7 @@ func TestFailedLook(t *testing.T) {
 	for _, look := range []string{"projects describe", "services list", "storage buckets describe", "iam service-accounts describe",
 		"secrets versions describe", "functions describe", "pubsub subscriptions get-iam-policy", "alpha monitoring policies list"} {
 		for _, answer := range []string{forbidden, "ERROR: gcloud crashed (ConnectionError): Max retries exceeded"} {
-			if answer != forbidden && look != "functions describe" {
+			if answer != forbidden && look != "functions describe" || testing.Short() && answer == forbidden && look != "secrets versions describe" {
 				continue
 			}
 			p.forgetCalls()
