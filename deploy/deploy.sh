@@ -101,7 +101,7 @@ main() {
 	fi
 	"$action"
 	if [[ $dry_run ]]; then
-		[[ ! $filled_files ]] || say "# The files that these commands name are in $tmp."
+		[[ ! $filled_files || $action != deploy ]] || say "# The files that these commands name are in $tmp."
 		return
 	fi
 	if ((changes == 0)); then
@@ -260,7 +260,7 @@ usage_error() {
 make_temporary_folder() {
 	filled_files= # that a dry run names, and leaves
 	tmp=$(mktemp -d "${TMPDIR:-/tmp}/auditlog-deploy.XXXXXX")
-	trap '[[ $dry_run && $filled_files ]] || rm -rf "$tmp"' EXIT
+	trap '[[ $dry_run && $filled_files && $action == deploy ]] || rm -rf "$tmp"' EXIT
 }
 
 check_needs() {
