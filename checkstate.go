@@ -1,0 +1,307 @@
+package auditlog
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/storage"
+	"google.golang.org/api/iterator"
+)
+
+// A schedule is hourly, and a feed looks every 15 minutes.
+const (
+	stateStale  = 3 * time.Hour
+	stagedStale = time.Hour
+	feedStale   = 2 * time.Hour
+	feedListed  = 10000 // names read at most
+)
+
+const sameKey = "set the Admin key of the state's organization, or give each organization a STATE_KEY and GCS_PREFIX of its own; if it was renamed, remove \"organization\" from the state object"
+
+// position looks at the state: where runs are, and whether they come. It
+// returns nil where the state cannot be read.
+func (k *checkup) position(ctx context.Context, organization string) *snapshot {
+	snap, ok := k.loadState(ctx)
+	switch {
+	case !ok:
+		k.skip("organization", "needs the state: see state")
+		k.skip("staged", "needs the state: see state")
+		return nil
+	case snap.generation == 0:
+		k.ok("state", "%s is not there: the next run is the first, and reaches back %s", k.stateURL(), amount(int(k.cfg.Lookback), "hour"))
+		k.skip("organization", "the first run decides")
+		k.ok("staged", "no run has staged anything")
+		return snap
+	}
+	k.judgeState(snap)
+	switch {
+	case organization == "":
+		k.skip("organization", "the API did not say whose key it is")
+	case snap.Organization == "":
+		k.ok("organization", "the state does not name one yet; the next run makes it %q", shorten(organization))
+	case snap.Organization != organization:
+		k.fail("organization", sameKey, "OPENAI_ADMIN_KEY belongs to organization %q, the state to %q: runs refuse that", shorten(organization), shorten(snap.Organization))
+	default:
+		k.ok("organization", "key and state are of the same one")
+	}
+	k.unpublished(ctx, snap)
+	return snap
+}
+
+// loadState returns the state, with the generation 0 where there is none, and
+// false where it cannot be had.
+func (k *checkup) loadState(ctx context.Context) (*snapshot, bool) {
+	const check = "state"
+	if !k.reachable(ctx, k.cfg.StateBucket, check) {
+		return nil, false
+	}
+	data, generation, written, err := k.readState(ctx)
+	switch {
+	case errors.Is(err, storage.ErrObjectNotExist) && !bucketMissing(err):
+		return &snapshot{}, true
+	case err != nil:
+		k.refused(ctx, check, "reading state "+k.stateURL(), err, k.forState("storage.objects.get"))
+		return nil, false
+	}
+	snap, err := decodeState(data, time.Now())
+	if err != nil {
+		k.fail(check, "restore an older version of the object, or mend last_effective_at in it (Unix seconds); deleting it makes a first run",
+			"state %s is damaged, and runs refuse it: %s", k.stateURL(), k.api.show(err.Error()))
+		return nil, false
+	}
+	snap.generation = generation
+	if _, err := time.Parse(time.RFC3339, snap.LastRun); err != nil { // it informs only
+		snap.LastRun = written.UTC().Format(time.RFC3339)
+	}
+	return &snap, true
+}
+
+// age is how long ago the run that committed the state began.
+func (s *snapshot) age() time.Duration {
+	t, _ := time.Parse(time.RFC3339, s.LastRun)
+	return time.Since(t)
+}
+
+func (k *checkup) judgeState(snap *snapshot) {
+	text := fmt.Sprintf("all before %s is collected, by a run %s ago", rfc3339(snap.Watermark), roughly(max(0, snap.age())))
+	if n := len(snap.Backlog); n > 0 {
+		text += fmt.Sprintf("; windows left for the next runs: %d", n)
+	}
+	if snap.note != "" {
+		text += "; " + snap.note
+	}
+	switch ahead := time.Until(time.Unix(snap.High, 0)); {
+	case snap.age() > stateStale:
+		k.warn("state", "see whether the job in Cloud Scheduler is paused or fails, whether the topic has its trigger, and what the function's log says under \"Run failed\"",
+			"%s: no run has committed since", text)
+	case ahead > skewTolerated:
+		k.warn("state", "compare this host's clock, and that of the runs, with the API's; where \"high\" or last_effective_at was set by hand, set it back",
+			"%s; its \"high\" is %s ahead of now: until then, new records are looked for from there on", text, roughly(ahead))
+	default:
+		k.ok("state", "%s", text)
+	}
+}
+
+// unpublished looks for records that are committed and not part of the feed.
+func (k *checkup) unpublished(ctx context.Context, snap *snapshot) {
+	const check = "staged"
+	if snap.Staged == "" {
+		k.ok(check, "nothing is left to publish")
+		return
+	}
+	if b := snap.StagedBucket; b != "" && b != k.cfg.StateBucket {
+		k.fail(check, fmt.Sprintf("set STATE_BUCKET back to %q for one run, or move the object to the same name in the new bucket, and in the state change \"staged_bucket\" and remove \"staged_generation\"", b),
+			"the state names %s as staged in bucket %q, but STATE_BUCKET is now %q: runs refuse that", snap.Staged, b, k.cfg.StateBucket)
+		return
+	}
+	if !k.reachable(ctx, k.cfg.StateBucket, check) {
+		return
+	}
+	found, err := k.Collector.staged(ctx, snap.State)
+	switch {
+	case err != nil:
+		k.refused(ctx, check, "looking for what is staged", err, k.forStaged("storage.objects.get"))
+	case !snap.stages(found):
+		k.ok(check, "nothing is left to publish")
+	case snap.age() > stagedStale:
+		k.warn(check, "see what the function's log says under \"publishing\"; once that is mended, the next run publishes them",
+			"records of a run %s ago are committed but not published: %s", roughly(snap.age()), k.stagedURL(snap.Staged))
+	default:
+		k.ok(check, "the last run's records are about to be published, or the next run publishes them: %s", k.stagedURL(snap.Staged))
+	}
+}
+
+// feed looks at the feed's folder. It writes nothing there.
+func (k *checkup) feed(ctx context.Context, state *snapshot) {
+	k.feedCreate(ctx)
+	if k.cfg.StateBucket != k.cfg.Bucket {
+		k.feedRead(ctx)
+	}
+	k.feedObjects(ctx, state)
+}
+
+// feedCreate asks for an upload without content that replaces a generation
+// which the object, not being there, does not have. What is not allowed is
+// refused for that; what is, for the condition. Nothing is written either way.
+func (k *checkup) feedCreate(ctx context.Context) {
+	const check = "feed_create"
+	if !k.reachable(ctx, k.cfg.Bucket, check) {
+		return
+	}
+	if k.lax {
+		k.skip(check, "where conditions are ignored, trying would write an object that the feed sees: see probe_condition")
+		return
+	}
+	name := k.cfg.Prefix + "/probe-" + strings.ToLower(rand.Text())
+	_, err := k.put(ctx, k.logs.Object(name), storage.Conditions{GenerationMatch: 1}, nil)
+	switch text := fmt.Sprint(err); {
+	case err == nil:
+		step, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.cfg.stepTimeout())
+		defer cancel()
+		left := ""
+		if err := k.logs.Object(name).Delete(step); err != nil {
+			left = "; delete " + k.logURL(name)
+		}
+		k.fail(check, "talk to Cloud Storage itself: a proxy or emulator on the way drops the preconditions of requests"+left,
+			"an empty object was written on a condition that did not hold")
+	case statusOf(err) == http.StatusPreconditionFailed:
+		k.ok(check, "creating objects in %s is allowed (tried without writing one)", k.logURL(k.cfg.Prefix+"/"))
+	case statusOf(err) == http.StatusForbidden && !strings.Contains(text, "storage.objects.create") &&
+		(strings.Contains(text, "storage.objects.delete") || strings.Contains(text, "storage.objects.list")):
+		// That much more was asked of this request than of a run's.
+		k.skip(check, "whether creating objects is allowed could not be told without writing one: %s", k.api.show(storageText(err)))
+	default:
+		k.refused(ctx, check, "creating an object in "+k.logURL(k.cfg.Prefix+"/"), err, k.forFeed("storage.objects.create", roleCreator))
+	}
+}
+
+// feedRead tries what a copy from a STATE_BUCKET needs where its answer is lost.
+func (k *checkup) feedRead(ctx context.Context) {
+	const check = "feed_read"
+	if !k.reachable(ctx, k.cfg.Bucket, check) {
+		return
+	}
+	step, cancel := context.WithTimeout(ctx, k.cfg.stepTimeout())
+	defer cancel()
+	_, err := k.logs.Object(k.cfg.Prefix + "/probe-" + strings.ToLower(rand.Text())).Attrs(step)
+	if err == nil || errors.Is(err, storage.ErrObjectNotExist) && !missing(err) {
+		k.ok(check, "reading objects in %s is allowed", k.logURL(k.cfg.Prefix+"/"))
+		return
+	}
+	k.refused(ctx, check, "reading in "+k.logURL(k.cfg.Prefix+"/"), err, k.forFeed("storage.objects.get", roleViewer))
+}
+
+// listing is what lies in the feed's folder.
+type listing struct {
+	objects, stale int
+	bytes          int64
+	oldest, newest time.Time
+	strange        []string // names that no run gives
+	last           bool     // the state's last object is there
+	whole          bool     // all names were read
+}
+
+// feedObjects looks at how much lies in the feed's folder, and for how long: a
+// feed that does not pick up shows only where it deletes what it has taken.
+func (k *checkup) feedObjects(ctx context.Context, state *snapshot) {
+	const check = "feed"
+	if !k.reachable(ctx, k.cfg.Bucket, check) {
+		return
+	}
+	folder := k.logURL(k.cfg.Prefix + "/")
+	last := ""
+	if state != nil && path.Dir(state.LastObject) == k.cfg.Prefix {
+		last = state.LastObject
+	}
+	l, err := k.list(ctx, last)
+	switch {
+	case statusOf(err) == http.StatusForbidden:
+		k.skip(check, "this account may not list %s: storage.objects.list comes for example with %s; %s", folder, roleViewer, byHand)
+		return
+	case err != nil:
+		k.refused(ctx, check, "listing "+folder, err, k.forFeed("storage.objects.list", roleViewer))
+		return
+	}
+	text := folder + " is empty"
+	if l.objects > 0 {
+		text = fmt.Sprintf("%s has %s of %s, the oldest %s, the newest %s old", folder, amount(l.objects, "object"), amount(int(l.bytes), "byte"), roughly(time.Since(l.oldest)), roughly(time.Since(l.newest)))
+	}
+	if !l.whole {
+		text += fmt.Sprintf("; only the first %d were looked at", feedListed)
+	}
+	deletes := last != "" && !l.last && l.whole && !k.pending(ctx, state)
+	switch {
+	case len(l.strange) > 0:
+		k.warn(check, "move what is not the collector's elsewhere: the feed ingests everything in its folder",
+			"%s; not the collector's: %s", text, shorten(strings.Join(l.strange, ", ")))
+	case deletes && l.stale > 0:
+		k.warn(check, "look at the feed in SecOps (SIEM Settings > Feeds): its status, its last transfer, and the roles of its service account",
+			"%s; %d of them have lain there for more than %s, though the feed, or a rule, deletes what it is done with: the feed does not pick up", text, l.stale, roughly(feedStale))
+	case deletes:
+		k.ok(check, "%s; the feed, or a rule, deletes what it is done with", text)
+	case l.objects == 0:
+		k.ok(check, "%s", text)
+	default:
+		k.ok(check, "%s; whether the feed has taken them shows in SecOps (SIEM Settings > Feeds)", text)
+	}
+}
+
+// pending reports whether the state's last object may still be a staged one.
+func (k *checkup) pending(ctx context.Context, state *snapshot) bool {
+	if state.Staged == "" {
+		return false
+	}
+	found, err := k.Collector.staged(ctx, state.State)
+	return err != nil || state.stages(found)
+}
+
+func (k *checkup) list(ctx context.Context, last string) (listing, error) {
+	step, cancel := context.WithTimeout(ctx, k.cfg.stepTimeout())
+	defer cancel()
+	prefix := k.cfg.Prefix + "/"
+	q := &storage.Query{Prefix: prefix}
+	var l listing
+	if err := q.SetAttrSelection([]string{"Name", "Size", "Created", "Updated"}); err != nil {
+		return l, err
+	}
+	it := k.logs.Objects(step, q)
+	for range feedListed {
+		attrs, err := it.Next()
+		if errors.Is(err, iterator.Done) {
+			l.whole = true
+			return l, nil
+		}
+		if err != nil {
+			return l, err
+		}
+		if attrs.Name == prefix || k.cfg.stateInFeed() && attrs.Name == k.cfg.StateKey {
+			continue // the folder itself; the state, of which settings warns
+		}
+		ours, _ := path.Match("openai_auditlog_*.ndjson", strings.TrimPrefix(attrs.Name, prefix))
+		if !ours && len(l.strange) < 5 {
+			l.strange = append(l.strange, attrs.Name)
+		}
+		at := attrs.Updated // a move may keep Created
+		if at.Before(attrs.Created) {
+			at = attrs.Created
+		}
+		if l.objects++; l.objects == 1 || at.Before(l.oldest) {
+			l.oldest = at
+		}
+		if at.After(l.newest) {
+			l.newest = at
+		}
+		if time.Since(at) > feedStale {
+			l.stale++
+		}
+		l.bytes += attrs.Size
+		l.last = l.last || attrs.Name == last
+	}
+	return l, nil
+}
