@@ -53,6 +53,7 @@ Exit status: 0 success, 1 failure, 2 wrong usage.`,
 	begun := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { begun = true }
 	root.AddCommand(demoCommand(), runCommand(), serveCommand(), backfillCommand(), udmCommand(), settingsTopic())
+	root.AddCommand(checkCommand())
 
 	err := root.Execute()
 	if err != nil && !errors.Is(err, errLogged) {
