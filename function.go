@@ -82,9 +82,12 @@ func handle(ctx context.Context, e event.Event) error {
 	// A host that shuts down asks first: what has been read by then is committed.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()
-	if order.backfill != nil {
+	switch {
+	case order.check:
+		LogFindings(log, c.Check(ctx)) // delivered again, it would find the same
+	case order.backfill != nil:
 		err = c.backfillAsked(ctx, log, *order.backfill)
-	} else {
+	default:
 		_, err = c.Run(ctx, log)
 	}
 	if err != nil {

@@ -289,6 +289,11 @@ func TestServer(t *testing.T) {
 	}
 	log.waitFor(t, `"message":"Backfill refused: all from `)
 
+	if status, body := post(t, url, publishedType, message(`{"check": true}`)); status != 200 {
+		t.Errorf("check: %d %s", status, body)
+	}
+	log.waitFor(t, `"check":"probe_move","result":"ok"`)
+
 	h.API.SetKey("another")
 	status, body := post(t, url, publishedType, emptyMessage)
 	if status != 500 || !strings.Contains(body, "401") || !strings.Contains(body, "OPENAI_ADMIN_KEY") {

@@ -83,8 +83,8 @@ func settingsTopic() *cobra.Command {
 	w.Flush()
 	return &cobra.Command{
 		Use:   "settings",
-		Short: "The settings of run and serve: all are environment variables",
-		Long: `run and serve take their settings from the environment, under the names that
+		Short: "The settings of the collector: all are environment variables",
+		Long: `All commands but demo and udm take their settings from the environment, under the names that
 the function has in the cloud:
 
 ` + table.String() + `
