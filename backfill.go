@@ -118,7 +118,7 @@ func backfillSpan(state snapshot, want BackfillRange) (span, error) {
 	if want.To.IsZero() {
 		s.Lte = state.covered()[0].Gte - 1
 		if s.Gte > s.Lte {
-			return span{}, fmt.Errorf("all from %s on is collected", rfc3339(s.Lte+1))
+			return span{}, fmt.Errorf("all from %s on is collected, or in the backlog", rfc3339(s.Lte+1))
 		}
 	}
 	switch {
@@ -143,11 +143,11 @@ func (c *Collector) refuseCovered(state snapshot, s span, again bool) error {
 	}
 	switch {
 	case len(missing) > 0:
-		return fmt.Errorf("part of the range is collected: what is not is %s", strings.Join(list, ", and "))
+		return fmt.Errorf("part of the range is collected, or in the backlog: what is not is %s", strings.Join(list, ", and "))
 	case len(state.Covered) == 0:
 		return errors.New("the state does not know since when records have been collected (another function, or an older version, began it): ask for the range again to have its records written, whether they have been before or not")
 	}
-	return errors.New("the range is collected: ask for it again to have its records written once more")
+	return errors.New("the range is collected, or in the backlog: ask for it again to have its records written once more")
 }
 
 // covered lists what is collected or in the backlog, newest first; never none.
