@@ -41,10 +41,12 @@ const (
 	StagedPending   StagedNow = "pending"   // the next run publishes it
 	StagedRewritten StagedNow = "rewritten" // its name has another object; the next run looks into it
 	StagedElsewhere StagedNow = "elsewhere" // in a bucket that STATE_BUCKET no longer names: runs fail
+	StagedUnknown   StagedNow = "unknown"   // it could not be looked for
 )
 
 // Status reads the state. Where there is none, no run has committed yet; where
-// it is damaged, the error says what to do.
+// it is damaged, the error says what to do. With an error the status holds what
+// was read, if Committed is set.
 func (c *Collector) Status(ctx context.Context) (Status, error) {
 	s := Status{URL: c.stateURL(), Prefix: c.logURL(c.cfg.Prefix + "/"), StagedNow: StagedNone}
 	data, _, written, err := c.readState(ctx)
@@ -78,6 +80,7 @@ func (c *Collector) lookStaged(ctx context.Context, s *Status) error {
 	case errors.Is(err, storage.ErrObjectNotExist) && !bucketMissing(err):
 		s.StagedNow = StagedPublished
 	case err != nil:
+		s.StagedNow = StagedUnknown
 		return fmt.Errorf("looking for %s: %w", c.stagedURL(s.Staged), readHint(err, c.cfg.StateBucket))
 	case s.stages(attrs.Generation):
 		s.StagedNow, s.StagedSize = StagedPending, attrs.Size
@@ -249,7 +252,7 @@ func readRecord(dec *jsontext.Decoder, line []byte) (r Record) {
 func readHint(err error, bucket string) error {
 	switch statusOf(err) {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return fmt.Errorf("%w (reading needs the role Storage Object Viewer on bucket %q)", err, bucket)
+		return fmt.Errorf("whoever reads needs the role Storage Object Viewer on bucket %q: %w", bucket, err)
 	}
 	return storageHint(err)
 }

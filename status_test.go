@@ -103,6 +103,13 @@ func TestStatus(t *testing.T) {
 			t.Errorf("edited: lag %d, %+v", s.Lag(now), s)
 		}
 
+		// Something staged that cannot be looked for; a state that cannot be used, or read.
+		write(`{"last_effective_at": %d, "high": %[1]d, "staged": "staged/x.ndjson", "last_object": "openai_auditlog_20000101_000000.ndjson"}`, now.Unix())
+		h.Bucket.Deny(func(_, _, _, object string) bool { return object != stateName })
+		if s, err := c.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "looking for gs://logs/staged/x.ndjson: ") || !s.Committed || s.StagedNow != StagedUnknown {
+			t.Errorf("nothing to be seen of what is staged: %v, %+v", err, s)
+		}
+		h.Bucket.Deny(nil)
 		write(`{"last_effective_at": "soon"}`)
 		if _, err := c.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "gs://logs/"+stateName+" is damaged") || !strings.Contains(err.Error(), "restore an older version") {
 			t.Errorf("damaged: %v", err)

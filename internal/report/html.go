@@ -1,0 +1,445 @@
+package report
+
+import (
+	_ "embed"
+	"fmt"
+	"html/template"
+	"io"
+	"math"
+	"path"
+	"slices"
+	"strings"
+	"time"
+)
+
+//go:embed page.html
+var pageText string
+
+var pageTemplate = template.Must(template.New("page").Parse(pageText))
+
+// HTML writes the report as one page, which needs nothing from elsewhere and
+// runs no script.
+func HTML(w io.Writer, r *Report) error { return pageTemplate.Execute(w, newPage(r)) }
+
+// page is what the template shows.
+type page struct {
+	*Report
+	Now     string
+	Where   string
+	Alerts  []string
+	Figures []figure
+	Notes   []string
+	Plots   []plot
+	Tables  []table
+}
+
+type figure struct{ Name, Value, Detail string }
+
+type table struct {
+	Title   string
+	Head    []string
+	Rows    [][]string
+	Numbers int // this many columns at the end are numbers
+}
+
+// plot is a figure whose marks are rectangles in a box of 1000 by 100, which the
+// page stretches to its width; labels stand outside, and so keep their size.
+type plot struct {
+	ID, Title, Text string
+	Marks           []mark
+	X, Y            []tick
+	Legend          []entry
+	Rows            bool // Y names rows, instead of heights
+}
+
+type mark struct {
+	X, Y, W, H float64
+	Class      string
+	Title      string
+}
+
+// tick is a label of an axis, at a percentage of it.
+type tick struct {
+	At    float64
+	Label string
+	Minor bool // left out where there is little room
+}
+
+type entry struct{ Class, Text string }
+
+const (
+	shownTypes   = 8
+	plotWidth    = 1000.0
+	plotHeight   = 100.0
+	mostBars     = 120  // of events
+	plotted      = 1000 // objects
+	narrowest    = 2.0
+	listedOnPage = 50
+)
+
+func newPage(r *Report) page {
+	p := page{Report: r, Now: stamp(r.Time)}
+	s := &r.State
+	p.Where = s.Object
+	if s.Organization != "" {
+		p.Where += ", of organization " + printable(s.Organization, 100)
+	}
+	for _, alert := range append(slices.Clone(r.Errors), s.Note) {
+		if alert != "" {
+			p.Alerts = append(p.Alerts, printable(alert, 2000))
+		}
+	}
+	if !s.Committed {
+		p.Alerts = append(p.Alerts, "No run has committed yet.")
+	}
+	if s.Committed {
+		p.Figures = append(p.Figures,
+			figure{"Lag", span(s.LagSeconds), "since the oldest moment that may hold uncollected records"},
+			figure{"Watermark", stamp(s.WatermarkTime), fmt.Sprintf("%d: all before it is collected", s.Watermark)})
+		run := figure{"Last run", "unknown", ""}
+		if !s.LastRun.IsZero() {
+			run = figure{"Last run", span(int64(r.Time.Sub(s.LastRun).Seconds())) + " ago", stamp(s.LastRun)}
+		}
+		backlog := figure{"Backlog", "none", ""}
+		if n := len(s.Backlog.Windows); n > 0 {
+			backlog = figure{"Backlog", plural(n, "window"), fmt.Sprintf("%s to read, the oldest second %s old", span(s.Backlog.SpanSeconds), span(s.Backlog.AgeSeconds))}
+		}
+		staged := figure{"Staged", "nothing", ""}
+		switch {
+		case s.Staged == nil:
+		case s.Staged.Now == "published":
+			staged.Detail = path.Base(s.Staged.PublishesAs) + " is published"
+		case s.Staged.Now == "pending":
+			staged = figure{"Staged", "pending", "the next run publishes " + path.Base(s.Staged.PublishesAs)}
+		default:
+			staged.Value = s.Staged.Now
+			p.Alerts = append(p.Alerts, printable(s.Staged.tells(), 2000))
+		}
+		p.Figures = append(p.Figures, run, backlog, staged, figure{"Ids kept", number(s.RecentIDs), "of records that a later read can bring again"})
+	}
+	f := r.Feed
+	if f != nil {
+		p.Figures = append(p.Figures,
+			figure{"Records", number(f.Records), fmt.Sprintf("in objects of the last %s", plural(f.days(), "day"))},
+			figure{"Objects", number(len(f.Objects)), fmt.Sprintf("%s; %s older", size(f.Bytes), number(f.Older))})
+		p.Notes = f.notes()
+		p.Plots = append(p.Plots, f.events())
+	}
+	if s.Committed {
+		p.Plots = append(p.Plots, s.coverage(r.Time))
+	}
+	if f != nil && len(f.Objects) > 0 {
+		p.Plots = append(p.Plots, f.lags(), f.sizes())
+	}
+	p.tables()
+	return p
+}
+
+func (p *page) tables() {
+	s := &p.State
+	if len(s.Backlog.Windows)+len(s.Gaps) > 0 {
+		t := table{Title: "Backlog and gaps", Head: []string{"what", "from", "to", "still to read", "length"}, Numbers: 1}
+		for _, w := range s.Backlog.Windows[:min(listedOnPage, len(s.Backlog.Windows))] {
+			t.Rows = append(t.Rows, []string{"window", unix(w.Gte), unix(w.Lte), w.left().String(), span(w.left().Seconds())})
+		}
+		for _, g := range s.Gaps[:min(listedOnPage, len(s.Gaps))] {
+			t.Rows = append(t.Rows, []string{"gap", unix(g.Gte), unix(g.Lte), "not asked for", span(g.Seconds())})
+		}
+		p.Tables = append(p.Tables, t)
+	}
+	f := p.Feed
+	if f == nil || len(f.Objects) == 0 {
+		return
+	}
+	t := table{Title: "Newest objects", Head: []string{"object", "created", "oldest record", "newest record", "records", "size"}, Numbers: 2}
+	for _, o := range f.Objects[:min(listedOnPage, len(f.Objects))] {
+		row := []string{printable(o.Name, 100), stamp(o.Created), "", "", "not read", size(o.Bytes)}
+		if o.Read {
+			row[4] = number(o.Records)
+		}
+		if o.Records > 0 {
+			row[2], row[3] = unix(o.Oldest), unix(o.Newest)
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	p.Tables = append(p.Tables, t)
+	t = table{Title: "Types", Head: []string{"type", "records"}, Numbers: 1}
+	for _, c := range f.Types {
+		t.Rows = append(t.Rows, []string{printable(c.Type, 100), number(c.Records)})
+	}
+	if len(t.Rows) > 0 {
+		p.Tables = append(p.Tables, t)
+	}
+}
+
+// events are the records over time, stacked by type.
+func (f *Feed) events() plot {
+	p := plot{ID: "events", Title: "Events over time, by type"}
+	shown := f.Types[:min(shownTypes, len(f.Types))]
+	class := map[string]int{}
+	rest := f.Records
+	for i, c := range shown {
+		class[c.Type] = i
+		rest -= c.Records
+		p.Legend = append(p.Legend, entry{fmt.Sprintf("t%d", i), fmt.Sprintf("%s, %s", printable(c.Type, 60), number(c.Records))})
+	}
+	if rest > 0 {
+		p.Legend = append(p.Legend, entry{fmt.Sprintf("t%d", shownTypes), fmt.Sprintf("others, %s", number(rest))})
+	}
+
+	step := 1 // hours a bar
+	for _, step = range []int{1, 2, 3, 6, 12, 24, 48, 168} {
+		if len(f.Hours) <= mostBars*step {
+			break
+		}
+	}
+	bars := make([][shownTypes + 1]int, (len(f.Hours)+step-1)/step)
+	highest := 0
+	for i, h := range f.Hours {
+		bar := &bars[i/step]
+		for typ, n := range h.Types {
+			k, ok := class[typ]
+			if !ok {
+				k = shownTypes
+			}
+			bar[k] += n
+		}
+		sum := 0
+		for _, n := range bar {
+			sum += n
+		}
+		highest = max(highest, sum)
+	}
+	axis := f.axis()
+	top := p.heights(float64(highest), func(v float64) string { return number(int(v)) })
+	for i, bar := range bars {
+		start := f.Hours[i*step].Start
+		x, w := axis.place(start.Unix(), start.Add(time.Duration(step)*time.Hour).Unix())
+		y := 0.0
+		for k, n := range bar {
+			if n == 0 {
+				continue
+			}
+			name := "others"
+			if k < len(shown) {
+				name = printable(shown[k].Type, 60)
+			}
+			h := float64(n) / top * plotHeight
+			y += h
+			p.Marks = append(p.Marks, mark{x + w*.06, plotHeight - y, w * .88, h, fmt.Sprintf("t%d", k),
+				fmt.Sprintf("%s, from %s: %s", name, stamp(start), number(n))})
+		}
+	}
+	p.X = axis.ticks()
+	p.Text = fmt.Sprintf("Records by their effective_at, UTC, %s a bar. The highest bar has %s.", span(int64(step)*3600), number(highest))
+	return p
+}
+
+// coverage is what is collected, what is in the backlog, and what is neither.
+func (s *State) coverage(now time.Time) plot {
+	p := plot{ID: "coverage", Title: "Collected, backlog and gaps", Rows: true,
+		Y: []tick{{At: 100. / 6, Label: "collected"}, {At: 50, Label: "backlog"}, {At: 500. / 6, Label: "gaps"}}}
+	oldest := s.High
+	for _, c := range s.Covered {
+		oldest = min(oldest, c.Gte)
+	}
+	for _, w := range s.Backlog.Windows {
+		oldest = min(oldest, w.Gte)
+	}
+	end := max(now.Unix(), s.High)
+	oldest = min(oldest, end-3600)
+	axis := timeAxis{oldest - (end-oldest)/50, end}
+	add := func(row int, r Range, class, title string) {
+		x, w := axis.place(r.Gte, r.Lte+1)
+		p.Marks = append(p.Marks, mark{x, plotHeight/3*float64(row) + 6, max(w, narrowest), plotHeight/3 - 12, class, fmt.Sprintf("%s: %s, %s", title, r, span(r.Seconds()))})
+	}
+	covered := s.Covered
+	if len(covered) > plotted {
+		covered = covered[:plotted]
+	}
+	for _, c := range covered {
+		for _, done := range without(c, s.Backlog.Windows) {
+			add(0, done, "done", "collected")
+		}
+	}
+	if newest := (Range{s.High + 1, end}); newest.Gte <= newest.Lte {
+		add(1, newest, "fresh", "new, for the next run")
+	}
+	for i, w := range s.Backlog.Windows {
+		if i == plotted {
+			break
+		}
+		add(1, w.left(), "open", "to read")
+	}
+	for i, g := range s.Gaps {
+		if i == plotted {
+			break
+		}
+		add(2, g, "gap", "neither collected nor asked for")
+	}
+	p.Legend = []entry{{"done", "collected"}, {"open", "backlog, to read"}, {"fresh", "new, for the next run"}, {"gap", "gap, neither collected nor asked for"}}
+	p.X = axis.ticks()
+	switch len(s.Covered) {
+	case 0:
+		p.Text = fmt.Sprintf("All up to %s; since when is not known: another function, or an older version, began the state.", unix(s.High))
+	default:
+		p.Text = fmt.Sprintf("Ranges of effective_at, UTC, since %s. %s, %s in the backlog.", unix(oldest), plural(len(s.Gaps), "gap"), plural(len(s.Backlog.Windows), "window"))
+	}
+	return p
+}
+
+// without is r less what the windows have yet to read.
+func without(r Range, windows []Window) []Range {
+	parts := []Range{r}
+	for i, w := range windows {
+		if i == plotted {
+			break
+		}
+		left := w.left()
+		var rest []Range
+		for _, p := range parts {
+			if left.Lte < p.Gte || left.Gte > p.Lte {
+				rest = append(rest, p)
+				continue
+			}
+			if p.Lte > left.Lte {
+				rest = append(rest, Range{left.Lte + 1, p.Lte})
+			}
+			if p.Gte < left.Gte {
+				rest = append(rest, Range{p.Gte, left.Gte - 1})
+			}
+		}
+		parts = rest
+	}
+	return parts
+}
+
+// lags are how old each object's records were when it was made.
+func (f *Feed) lags() plot {
+	p := plot{ID: "lags", Title: "Lag of each object's records"}
+	axis := f.axis()
+	longest := int64(60)
+	for _, o := range f.plotted() {
+		if o.Records > 0 {
+			longest = max(longest, o.Created.Unix()-o.Oldest)
+		}
+	}
+	// A second and a month both matter.
+	height := func(seconds int64) float64 {
+		return math.Log(max(1, float64(seconds))) / math.Log(float64(longest)*1.2) * plotHeight
+	}
+	for _, o := range f.plotted() {
+		if o.Records == 0 {
+			continue
+		}
+		low, high := max(0, o.Created.Unix()-o.Newest), max(0, o.Created.Unix()-o.Oldest)
+		x, w := f.bar(axis, o)
+		p.Marks = append(p.Marks, mark{x, plotHeight - height(high), w, max(height(high)-height(low), 1.5), "lag",
+			fmt.Sprintf("%s, created %s: newest record %s old, oldest %s", printable(o.Name, 100), stamp(o.Created), span(low), span(high))})
+	}
+	for _, s := range []int64{1, 10, 60, 600, 3600, 6 * 3600, 86400, 7 * 86400, 30 * 86400, 365 * 86400} {
+		if s <= longest {
+			p.Y = append(p.Y, tick{At: 100 - height(s), Label: span(s)})
+		}
+	}
+	p.X = axis.ticks()
+	p.Text = "From its newest record (bottom) to its oldest (top), when the object was published; a logarithmic scale. A backlog reaches far up."
+	return p
+}
+
+// sizes are the objects' sizes.
+func (f *Feed) sizes() plot {
+	p := plot{ID: "sizes", Title: "Size of each object"}
+	axis := f.axis()
+	largest := int64(0)
+	for _, o := range f.plotted() {
+		largest = max(largest, o.Bytes)
+	}
+	top := p.heights(float64(largest), func(v float64) string { return size(int64(v)) })
+	for _, o := range f.plotted() {
+		x, w := f.bar(axis, o)
+		h := float64(o.Bytes) / top * plotHeight
+		p.Marks = append(p.Marks, mark{x, plotHeight - h, w, h, "size",
+			fmt.Sprintf("%s, created %s: %s", printable(o.Name, 100), stamp(o.Created), size(o.Bytes))})
+	}
+	p.X = axis.ticks()
+	p.Text = fmt.Sprintf("By the time of publishing. The largest has %s.", size(largest))
+	return p
+}
+
+func (f *Feed) plotted() []*Object { return f.Objects[:min(plotted, len(f.Objects))] }
+
+func (f *Feed) axis() timeAxis {
+	return timeAxis{f.Since.Unix(), f.Hours[len(f.Hours)-1].Start.Add(time.Hour).Unix()}
+}
+
+// bar is where an object stands: as wide as half an hour, where that can be seen.
+func (f *Feed) bar(axis timeAxis, o *Object) (x, w float64) {
+	_, w = axis.place(axis.from, axis.from+1800)
+	w = max(w, narrowest)
+	x, _ = axis.place(o.Created.Unix(), o.Created.Unix())
+	return min(max(x-w/2, 0), plotWidth-w), w
+}
+
+// heights sets the ticks of a linear scale from 0, and returns its top, which is
+// above highest.
+func (p *plot) heights(highest float64, label func(float64) string) (top float64) {
+	highest = max(highest, 1)
+	step := 1.0
+	for i := 0; highest/step > 5; i++ {
+		step *= []float64{2, 2.5, 2}[i%3] // 1, 2, 5, 10, …
+	}
+	top = highest * 1.05
+	for v := 0.0; v <= top; v += step {
+		p.Y = append(p.Y, tick{At: 100 - v/top*100, Label: label(v)})
+	}
+	return top
+}
+
+// timeAxis is a horizontal axis, in Unix seconds.
+type timeAxis struct{ from, to int64 }
+
+// place is where a range lies in the box.
+func (a timeAxis) place(from, to int64) (x, w float64) {
+	scale := plotWidth / float64(a.to-a.from)
+	x = min(max(0, float64(from-a.from)*scale), plotWidth)
+	return x, min(max(0, float64(to-a.from)*scale), plotWidth) - x
+}
+
+// ticks are at round times, UTC, of which a narrow page shows every other one.
+func (a timeAxis) ticks() []tick {
+	const hour, day = 3600, 86400
+	step := int64(0)
+	for _, step = range []int64{hour, 3 * hour, 6 * hour, 12 * hour, day, 2 * day, 7 * day, 14 * day, 30 * day, 90 * day, 365 * day, 3650 * day} {
+		if (a.to-a.from)/step <= 8 {
+			break
+		}
+	}
+	var ticks []tick
+	for t := (a.from + step - 1) / step * step; t <= a.to; t += step {
+		at := time.Unix(t, 0).UTC()
+		label := at.Format("15:04")
+		switch {
+		case step >= 90*day:
+			label = at.Format("Jan 2006")
+		case t%day == 0:
+			label = at.Format("Jan 2")
+		}
+		ticks = append(ticks, tick{At: float64(t-a.from) / float64(a.to-a.from) * 100, Label: label})
+	}
+	// Days matter more than hours.
+	keep := 0
+	for i := range ticks {
+		if !strings.Contains(ticks[i].Label, ":") {
+			keep = i
+			break
+		}
+	}
+	for i := range ticks {
+		ticks[i].Minor = len(ticks) > 4 && (i-keep)%2 != 0
+	}
+	return slices.DeleteFunc(ticks, func(t tick) bool { return t.At > 99 })
+}
+
+// Number reports whether a column holds numbers.
+func (t table) Number(column int) bool { return column >= len(t.Head)-t.Numbers }

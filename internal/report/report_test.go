@@ -1,0 +1,246 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+var now = time.Date(2026, 11, 24, 12, 34, 56, 0, time.UTC)
+
+// hostile is what somebody outside could name a thing.
+const hostile = "</title></svg><script>console.error('x')</script>\x1b[31m&\"'"
+
+// sample is a report that has some of everything, and always the same.
+func sample() *Report {
+	at := func(d time.Duration) int64 { return now.Add(-d).Unix() }
+	const hour, day = time.Hour, 24 * time.Hour
+	r := &Report{Time: now, State: State{
+		Object:        "gs://logs/state/openai-auditlog/state.json",
+		Committed:     true,
+		Organization:  "example-org",
+		Watermark:     at(9 * day),
+		WatermarkTime: now.Add(-9 * day),
+		LagSeconds:    int64((9 * day).Seconds()),
+		LastRun:       now.Add(-34*time.Minute - 50*time.Second),
+		High:          at(35 * time.Minute),
+		RecentIDs:     12,
+		Staged: &Staged{
+			Object:      "gs://logs/state/openai-auditlog/staged/state.json/20261124T120006Z-abc.ndjson",
+			PublishesAs: "gs://logs/openai-auditlog/openai_auditlog_20261124_120006.ndjson",
+			Now:         "pending",
+			Bytes:       123456,
+		},
+	}}
+	r.State.SetWindows(
+		[]Range{{at(5 * day), at(35 * time.Minute)}, {at(9 * day), at(6 * day)}},
+		[]Window{{Range{at(26 * hour), at(2 * hour)}, at(20 * hour), "audit_log-1"}, {Range{at(9 * day), at(7 * day)}, at(7 * day), ""}}, now)
+
+	random := rand.New(rand.NewPCG(1, 2))
+	types := []string{"login.succeeded", "api_key.created", "login.failed", "logout.succeeded", "project.created", "user.added",
+		"invite.sent", "rate_limit.updated", "role.assignment.created", "certificate.deleted", hostile}
+	f := NewFeed("gs://logs/openai-auditlog/", 3, now)
+	for i := range 73 {
+		created := now.Add(-time.Duration(i) * hour).Truncate(hour).Add(6 * time.Second)
+		if created.Before(f.Since) {
+			continue
+		}
+		o := &Object{Name: created.Format("openai_auditlog_20060102_150405.ndjson"), Created: created, Read: i < 70}
+		busy := 40 + 35*math.Sin(float64(created.Hour()-8)/24*2*math.Pi)
+		n := int(busy) + random.IntN(20)
+		reach := 3600
+		if i == 5 {
+			n, reach = 400, 100000
+		}
+		o.Bytes = int64(n)*1100 + int64(random.IntN(300))
+		for range n {
+			if o.Read {
+				k := min(random.IntN(len(types)), random.IntN(len(types)))
+				f.AddRecord(o, created.Unix()-int64(random.IntN(reach))-3, types[k])
+			}
+		}
+		f.Objects = append(f.Objects, o)
+	}
+	f.AddRecord(f.Objects[3], at(80*hour), "")
+	f.Objects[3].Bad = 1
+	f.Older, f.Others, f.Other = 1234, 1, hostile
+	f.Finish()
+	r.Feed = f
+	r.Errors = []string{"something could not be read: " + hostile}
+	return r
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", file, diff)
+	}
+}
+
+func text(t *testing.T, r *Report, colour bool) string {
+	t.Helper()
+	var b strings.Builder
+	if err := Screen(&b, r, colour); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestScreen(t *testing.T) {
+	got := text(t, sample(), false)
+	golden(t, "screen.txt", got)
+	for _, line := range strings.Split(got, "\n") {
+		if n := len([]rune(line)); n > 80 && !strings.Contains(line, "gs://") && !strings.HasPrefix(line, "Gap") && !strings.HasPrefix(line, " ") {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+	coloured := text(t, sample(), true)
+	if !strings.Contains(coloured, "\x1b[") || strings.Contains(got, "\x1b") {
+		t.Error("colour is not where it should be")
+	}
+	if plain := regexp.MustCompile(`\x1b\[\d+m`).ReplaceAllString(coloured, ""); plain != got {
+		t.Errorf("colours change more than colours:\n%s", cmp.Diff(got, plain))
+	}
+}
+
+// TestScreenOfLittle: what is not there is said, or left out.
+func TestScreenOfLittle(t *testing.T) {
+	r := &Report{Time: now, State: State{Object: "gs://logs/state.json"}, Feed: NewFeed("gs://logs/openai-auditlog/", 1, now)}
+	r.Feed.Finish()
+	got := text(t, r, false)
+	r.State.Committed, r.State.Watermark, r.State.WatermarkTime, r.State.High, r.Feed = true, now.Unix(), now, now.Unix(), nil
+	r.State.Staged = &Staged{Object: "gs://logs/staged/x", PublishesAs: "gs://logs/y", Now: "published"}
+	got += "\n" + text(t, r, false)
+	for _, s := range []string{"rewritten", "elsewhere", "unknown"} {
+		r.State.Staged.Now = s
+		got += "\n" + text(t, r, false)
+	}
+	golden(t, "little.txt", got)
+}
+
+func TestPlain(t *testing.T) {
+	var b strings.Builder
+	if err := Plain(&b, sample()); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "plain.txt", b.String())
+}
+
+func TestJSON(t *testing.T) {
+	r := sample()
+	r.Feed.Objects, r.Feed.Hours = r.Feed.Objects[:2], r.Feed.Hours[:2]
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "report.json", string(b)+"\n")
+}
+
+func render(t *testing.T, r *Report) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := HTML(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// TestHTML: the page needs nothing from elsewhere, and shows text from outside
+// as text. TestBrowser looks at the plots.
+func TestHTML(t *testing.T) {
+	got := render(t, sample())
+	for _, banned := range []string{"<script", "http://", "https://", "url(", "@import", "src=", "<link", "ZgotmplZ", "NaN", "Inf", "\x1b"} {
+		if strings.Contains(got, banned) {
+			t.Errorf("the page has %q", banned)
+		}
+	}
+	if !strings.Contains(got, "&lt;script&gt;") {
+		t.Error("the page lacks what should be escaped")
+	}
+	for _, m := range regexp.MustCompile(`<rect class="[a-z0-9]+" x="([^"]+)" y="([^"]+)" width="([^"]+)" height="([^"]+)">`).FindAllStringSubmatch(got, -1) {
+		var x, y, w, h float64
+		if _, err := fmt.Sscan(strings.Join(m[1:], " "), &x, &y, &w, &h); err != nil || x < -.01 || y < -.01 || w <= 0 || h <= 0 || x+w > plotWidth+.01 || y+h > plotHeight+.01 {
+			t.Errorf("mark %s is not in its box: %v", m[0], err)
+		}
+	}
+}
+
+// TestHTMLOfLittle: no report breaks the page.
+func TestHTMLOfLittle(t *testing.T) {
+	empty := NewFeed("gs://logs/openai-auditlog/", 1, now)
+	empty.Finish()
+	full := sample()
+	for name, r := range map[string]*Report{
+		"no run":    {Time: now, Feed: empty},
+		"no feed":   {Time: now, State: full.State, Errors: []string{"listing failed"}},
+		"unknown":   {Time: now, State: State{Committed: true, High: now.Unix()}, Feed: full.Feed},
+		"year":      {Time: now, State: full.State, Feed: yearOf(full.Feed)},
+		"in future": {Time: now.Add(-99 * time.Hour), State: full.State, Feed: empty},
+	} {
+		got := render(t, r)
+		if !strings.HasSuffix(got, "</html>\n") || strings.Contains(got, "NaN") || strings.Contains(got, "Inf") {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+func yearOf(f *Feed) *Feed {
+	year := NewFeed(f.Prefix, 365, now)
+	for i := range 3000 {
+		created := now.Add(-time.Duration(i) * 150 * time.Minute)
+		o := &Object{Name: fmt.Sprint(i), Created: created, Bytes: 5, Read: true}
+		year.AddRecord(o, created.Unix()-60, "a")
+		year.Objects = append(year.Objects, o)
+	}
+	year.Finish()
+	return year
+}
+
+func TestTypesAreBounded(t *testing.T) {
+	f := NewFeed("p", 1, now)
+	o := &Object{Read: true}
+	for i := range 5000 {
+		f.AddRecord(o, now.Unix()-int64(i), fmt.Sprint("type ", i))
+	}
+	f.Objects = append(f.Objects, o)
+	f.Finish()
+	if len(f.Types) != maxTypes+1 || f.Types[0] != (Count{otherTypes, 5000 - maxTypes}) || f.Records != 5000 {
+		t.Errorf("%d types, first %v, %d records", len(f.Types), f.Types[0], f.Records)
+	}
+}
+
+func TestUnits(t *testing.T) {
+	for want, got := range map[string]string{
+		"0 s": span(0), "59 s": span(59), "1 min": span(60), "1 h 1 min": span(3661), "9 d": span(9 * 86400), "2 d 3 h": span(2*86400 + 3*3600 + 59),
+		"999 B": size(999), "1.0 kB": size(1000), "1.0 MB": size(999_950), "2.5 GB": size(2_500_000_000), "2000.0 TB": size(2e15),
+		"0": number(0), "999": number(999), "1,000": number(1000), "1,234,567": number(1234567),
+		"a·b…": printable("a\x1bbcd", 4),
+	} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
