@@ -52,8 +52,7 @@ Exit status: 0 success, 1 failure, 2 wrong usage.`,
 	// What fails before a command begins is wrong usage.
 	begun := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { begun = true }
-	root.AddCommand(demoCommand(), runCommand(), serveCommand(), backfillCommand(), udmCommand(), settingsTopic())
-	root.AddCommand(checkCommand())
+	root.AddCommand(demoCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), udmCommand(), settingsTopic())
 
 	err := root.Execute()
 	if err != nil && !errors.Is(err, errLogged) {
