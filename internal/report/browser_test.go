@@ -39,7 +39,7 @@ func browse(t *testing.T, browser, file string, args ...string) (out, log string
 	defer cancel()
 	cmd := exec.CommandContext(ctx, browser, append([]string{
 		"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-		"--disable-component-update", "--disable-sync", "--disable-extensions", "--hide-scrollbars", "--force-device-scale-factor=1",
+		"--disable-component-update", "--disable-sync", "--disable-extensions", "--disable-dev-shm-usage", "--hide-scrollbars", "--force-device-scale-factor=1",
 		"--enable-logging=stderr", "--user-data-dir=" + t.TempDir(),
 	}, append(args, "file://"+file)...)...)
 	var stdout, stderr bytes.Buffer
@@ -97,19 +97,37 @@ func TestBrowser(t *testing.T) {
 		t.Error("text from outside became part of the page")
 	}
 
-	// A page that is wider than its window would show in its own width: this one
-	// measures that, in a copy that may run a script.
-	for _, width := range []int{360, 1200} {
-		probe := filepath.Join(dir, fmt.Sprintf("probe-%d.html", width))
+	// Whether pages fit, they measure themselves: in copies that may run a script,
+	// in frames of a phone's width and of a screen's.
+	short, long := sample(), sample()
+	short.Feed, long.Feed = hourly(r.Feed, 1), hourly(r.Feed, 30)
+	short.State.SetWindows(r.State.Covered[:1], nil, now)
+	year := sample()
+	year.Feed = yearOf(r.Feed)
+	year.State.SetWindows([]Range{{now.AddDate(-1, -2, 0).Unix(), now.Unix()}}, nil, now)
+	ages := sample()
+	ages.State.SetWindows([]Range{{now.AddDate(-6, 0, 0).Unix(), now.Unix()}}, nil, now)
+	frames := ""
+	var wanted []string
+	for name, r := range map[string]*Report{"sample": r, "short": short, "long": long, "year": year, "ages": ages} {
 		page := regexp.MustCompile(`<meta http-equiv[^>]*>`).ReplaceAllString(render(t, r), "")
 		page = strings.Replace(page, "</body>", probeScript+"</body>", 1)
-		frame := fmt.Sprintf(`<!DOCTYPE html><body style="margin:0"><iframe src="%s" width="%d" height="900" style="border:0"></iframe>`, filepath.Base(probe), width)
-		if err := errors.Join(os.WriteFile(probe, []byte(page), 0o666), os.WriteFile(probe+".frame.html", []byte(frame), 0o666)); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name+".html"), []byte(page), 0o666); err != nil {
 			t.Fatal(err)
 		}
-		_, log := browse(t, chromium, probe+".frame.html", "--dump-dom", "--window-size=1300,900")
-		if want := fmt.Sprintf("MEASURED %d wide, 0 clipped, 0 overlapping:", width); !strings.Contains(log, want) {
-			t.Errorf("the log of the browser lacks %q:\n%s", want, regexp.MustCompile(`.*(MEASURED|CONSOLE).*`).FindAllString(log, -1))
+		for _, width := range []int{360, 1200} {
+			frames += fmt.Sprintf(`<iframe src="%s.html#%[1]s" width="%d" height="900" style="border:0"></iframe>`, name, width)
+			wanted = append(wanted, fmt.Sprintf("MEASURED #%s %d wide, 0 clipped, 0 overlapping:", name, width))
+		}
+	}
+	frame := filepath.Join(dir, "frames.html")
+	if err := os.WriteFile(frame, []byte("<!DOCTYPE html><body>"+frames), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	_, log = browse(t, chromium, frame, "--dump-dom", "--window-size=1300,900")
+	for _, want := range wanted {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log of the browser lacks %q:\n%s", want, strings.Join(regexp.MustCompile(`.*CONSOLE.*`).FindAllString(log, -1), "\n"))
 		}
 	}
 
@@ -124,6 +142,18 @@ func TestBrowser(t *testing.T) {
 		_, log := browse(t, chromium, file, append(args, "--screenshot="+filepath.Join(keep, name+".png"))...)
 		noComplaint(t, log)
 	}
+}
+
+// hourly is a feed of so many days with one record an hour.
+func hourly(f *Feed, days int) *Feed {
+	g := NewFeed(f.Prefix, days, now)
+	for _, h := range g.Hours {
+		o := &Object{Name: h.Start.String(), Created: h.Start, Bytes: 1e9, Read: true}
+		g.AddRecord(o, h.Start.Unix()-1, strings.Repeat("long.type.", 9))
+		g.Objects = append(g.Objects, o)
+	}
+	g.Finish()
+	return g
 }
 
 func noComplaint(t *testing.T, log string) {
@@ -147,5 +177,5 @@ for (const plot of document.querySelectorAll('.plot')) for (const axis of ['x', 
 		if (e !== f && a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom) overlapping.push(e.textContent);
 	}
 }
-console.log('MEASURED ' + document.documentElement.scrollWidth + ' wide, ' + clipped.length + ' clipped, ' + overlapping.length + ' overlapping: ' + clipped + '; ' + overlapping);
+console.log('MEASURED ' + location.hash + ' ' + document.documentElement.scrollWidth + ' wide, ' + clipped.length + ' clipped, ' + overlapping.length + ' overlapping: ' + clipped + '; ' + overlapping);
 </script>`

@@ -420,7 +420,7 @@ func (a timeAxis) ticks() []tick {
 		at := time.Unix(t, 0).UTC()
 		label := at.Format("15:04")
 		switch {
-		case step >= 90*day:
+		case step >= 365*day:
 			label = at.Format("Jan 2006")
 		case t%day == 0:
 			label = at.Format("Jan 2")
@@ -436,7 +436,7 @@ func (a timeAxis) ticks() []tick {
 		}
 	}
 	for i := range ticks {
-		ticks[i].Minor = len(ticks) > 4 && (i-keep)%2 != 0
+		ticks[i].Minor = (len(ticks) > 4 || step >= 365*day) && (i-keep)%2 != 0
 	}
 	return slices.DeleteFunc(ticks, func(t tick) bool { return t.At > 99 })
 }
