@@ -26,7 +26,7 @@ func TestLoadConfigDefaults(t *testing.T) {
 	}
 	want := Config{
 		Bucket: "logs", AdminKey: testKey, Prefix: "openai-auditlog", StateKey: "openai-auditlog/state.json", StateBucket: "logs",
-		MaxRecords: 5000, PageSize: 100, Lookback: 24, Overlap: 120, BaseURL: "https://api.openai.com/v1", RunTimeout: 480,
+		MaxRecords: 5000, PageSize: 100, Concurrency: 4, Lookback: 24, Overlap: 120, BaseURL: "https://api.openai.com/v1", RunTimeout: 480,
 	}
 	if got != want {
 		t.Errorf("got %+v\nwant %+v", got, want)

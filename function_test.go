@@ -75,6 +75,7 @@ func newHarness(t testing.TB, o world.Options) *harness {
 	// The bubble's clock begins at midnight: let a day of records lie behind it.
 	h := &harness{World: w, t: t, env: w.Settings(), records: auditapi.NewGenerator(1), contents: map[string][]string{},
 		pause: func() { time.Sleep(time.Hour) }} // of the bubble's clock
+	h.env["FETCH_CONCURRENCY"] = "1" // so that requests come in one order
 	h.log = slog.New(slog.NewJSONHandler(&h.logs, &slog.HandlerOptions{ReplaceAttr: cloudNames}))
 	return h
 }

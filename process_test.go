@@ -413,7 +413,7 @@ func TestPeakMemory(t *testing.T) {
 		limit   int64 // MiB
 	}{{5_000, 45}, {200_000, 80}} {
 		h := overTCP(t)
-		h.env["MAX_RECORDS"] = "1000000"
+		h.env["MAX_RECORDS"], h.env["FETCH_CONCURRENCY"] = "1000000", "4"
 		h.API.SetGzip(false) // it costs the server more than all else
 		step := int64(0)
 		for i := range tt.records {

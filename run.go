@@ -1,15 +1,12 @@
 package auditlog
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
-	"net/http"
 	"path"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -67,7 +64,11 @@ type run struct {
 	committed    time.Time // by the bucket's clock
 	looked       bool      // for a staged object; see tidy
 	limit        int       // records a page, below PAGE_SIZE once a page was too large
-	buf          bytes.Buffer
+
+	// How many requests are sent at once; see pace.
+	width   int
+	good    int           // answers since width was set
+	fastest time.Duration // of the answers
 }
 
 func (c *Collector) newRun(log *slog.Logger) *run {
@@ -75,7 +76,7 @@ func (c *Collector) newRun(log *slog.Logger) *run {
 		log.Warn("STATE_KEY lies under GCS_PREFIX, where the feed ingests it and may delete it: set it to a name outside, and move the object there",
 			"state_key", c.cfg.StateKey, "gcs_prefix", c.cfg.Prefix)
 	}
-	return &run{Collector: c, log: log, started: time.Now(), limit: c.cfg.PageSize}
+	return &run{Collector: c, log: log, started: time.Now(), limit: c.cfg.PageSize, width: c.cfg.Concurrency}
 }
 
 // end logs the run's figures.
@@ -168,158 +169,6 @@ func failure(stopped error) error {
 // has been read may hold records twice.
 var errCursorLoop = errors.New("audit log API pages in circles: its cursor comes back to where it was")
 
-// read reads the windows in turn and writes the records not seen before to
-// object. It returns what stopped it, nil when all windows are read to their
-// end.
-func (r *run) read(ctx context.Context, windows *reading, object *stagedObject) error {
-	for windows.open < len(windows.windows) {
-		if err := r.readWindow(ctx, windows, object); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *run) readWindow(ctx context.Context, windows *reading, object *stagedObject) error {
-	index, restarted := windows.open, false
-	w := windows.windows[index]
-	var loop loopDetector
-	oldest := w.AfterAt
-	for page := 0; windows.open == index; page++ {
-		left := r.cfg.MaxRecords - r.sum.Records
-		if left <= 0 {
-			return errRecordCap
-		}
-		if page == 0 {
-			r.log.Info(fmt.Sprintf("Fetching audit logs from %s to %s", rfc3339(w.Gte), rfc3339(w.Lte)))
-		}
-		q := query{w.Gte, w.Lte, w.After, min(r.limit, left)}
-		p, err := r.api.page(ctx, q, &r.buf, r.retried)
-		switch {
-		case err == nil:
-		case errors.Is(err, errPageTooLarge) && q.limit > 1:
-			r.limit = q.limit / 2
-			r.log.Warn(fmt.Sprintf("%s: asking for %d records a page", err, r.limit))
-			continue
-		case cursorRefused(err, q) && !restarted:
-			restarted, loop = true, loopDetector{}
-			if windows.restart(w) {
-				r.log.Warn("The API refuses the cursor of a window whose pages did not come newest first: reading it again from its start, records may be repeated", "gte", w.Gte, "lte", w.Lte, "error", err.Error())
-			} else {
-				r.log.Warn("The API refuses the cursor of a window: reading on from the time reached in it", "gte", w.Gte, "lte", w.Lte, "error", err.Error())
-			}
-			continue
-		case ctx.Err() == nil:
-			return err
-		case err == context.DeadlineExceeded && r.sum.Pages > 0:
-			return errRunTime // in mid-request, and nothing was wrong so far
-		case err == context.DeadlineExceeded:
-			return errors.New("audit log API gave no answer before the deadline: is RUN_TIMEOUT_SECONDS, or the service's request timeout, too short?")
-		case ctx.Err() == context.Canceled:
-			return errors.New("run was interrupted: the host is shutting down, or whoever triggered it has gone")
-		default:
-			return err
-		}
-		if err := r.sameOrganization(p.organization); err != nil {
-			return err
-		}
-		if windows.first && !p.date.IsZero() && p.date.Unix() < windows.windows[0].Gte {
-			return fmt.Errorf("this host's clock is fast: by the API's it is %s, before the first run's window begins", p.date.UTC().Format(time.RFC3339))
-		}
-		if loop.closes(p.cursor) {
-			return errCursorLoop
-		}
-		if err := r.collect(windows, w, p, object); err != nil {
-			return err
-		}
-		for _, rec := range p.records {
-			oldest = earlier(oldest, rec.at)
-		}
-		if index > 0 {
-			r.sum.Oldest = earlier(r.sum.Oldest, oldest)
-		}
-	}
-	if index > 0 {
-		r.log.Info("Read a window of the backlog to its end: "+reached(w, oldest), "gte", w.Gte, "lte", w.Lte)
-	}
-	return nil
-}
-
-// earlier is the earlier of two times, 0 for none.
-func earlier(a, b int64) int64 {
-	if a == 0 || b != 0 && b < a {
-		return b
-	}
-	return a
-}
-
-// reached says how far back the API has answered.
-func reached(w *window, oldest int64) string {
-	if oldest == 0 {
-		return "the API has no record from " + rfc3339(w.Gte) + " to " + rfc3339(w.Lte)
-	}
-	return "the API's oldest record since " + rfc3339(w.Gte) + " is of " + rfc3339(oldest)
-}
-
-// collect writes a page's new records and moves the window on.
-func (r *run) collect(windows *reading, w *window, p page, object *stagedObject) error {
-	for _, rec := range p.records {
-		if windows.seen(rec) {
-			r.sum.Skipped++
-			continue
-		}
-		if err := object.write(rec.raw); err != nil {
-			return fmt.Errorf("writing %s: %w", r.stagedURL(object.name), err)
-		}
-		if n := len(object.line); n > feedLineLimit {
-			r.log.Warn("A record is longer than the feed takes in one line (4 MB): SecOps will refuse its object", "id", rec.id, "bytes", n)
-		}
-		if late := windows.lateness(w, rec); late > 0 {
-			r.sum.Late++
-			r.sum.MaxLateness = max(r.sum.MaxLateness, late)
-		}
-		windows.meet(w, rec)
-		r.sum.Records++
-	}
-	windows.take(w, p)
-	if n := len(p.records); n > 0 {
-		r.sum.Reached = p.records[n-1].at
-	}
-	r.sum.Pages++
-	r.sum.Bytes = object.size
-	r.log.Info(fmt.Sprintf("Page %d: Retrieved %d events", r.sum.Pages, len(p.records)))
-	if r.Progress != nil {
-		r.Progress(r.sum)
-	}
-	return nil
-}
-
-// sameOrganization refuses a key of another organization than the state's: two
-// must not share a watermark.
-func (r *run) sameOrganization(name string) error {
-	switch {
-	case name == "" || name == r.organization:
-		return nil
-	case r.organization == "":
-		r.organization = name
-		return nil
-	}
-	return fmt.Errorf("OPENAI_ADMIN_KEY belongs to organization %q, but state %s to %q: give each organization a STATE_KEY and GCS_PREFIX of its own; if it was renamed, remove \"organization\" from the state object",
-		shorten(name), r.stateURL(), shorten(r.organization))
-}
-
-// retried logs a failed attempt.
-func (r *run) retried(err error, wait time.Duration) {
-	r.sum.Retries++
-	var e *apiError
-	if errors.As(err, &e) && e.status == http.StatusTooManyRequests {
-		r.sum.RateLimitWait += wait
-		r.log.Warn(fmt.Sprintf("Rate limited (429). Retrying after %ss...", strconv.FormatFloat(seconds(wait), 'f', -1, 64)))
-		return
-	}
-	r.log.Warn(fmt.Sprintf("%s. Retrying after %ss...", err, strconv.FormatFloat(seconds(wait), 'f', -1, 64)))
-}
-
 // commit makes what has been read count.
 func (r *run) commit(ctx context.Context, old snapshot, next State) (err error) {
 	if r.committed, err = r.Collector.commit(ctx, old, next); err != nil {
@@ -390,20 +239,3 @@ func (r *run) tidy(ctx context.Context, named string) {
 }
 
 func rfc3339(unix int64) string { return time.Unix(unix, 0).UTC().Format(time.RFC3339) }
-
-// loopDetector tells whether a series of cursors comes back to one that it had,
-// in constant memory (Brent's algorithm).
-type loopDetector struct {
-	mark         string
-	steps, power int
-}
-
-func (d *loopDetector) closes(cursor string) bool {
-	if cursor != "" && cursor == d.mark {
-		return true
-	}
-	if d.steps++; d.steps > d.power {
-		d.mark, d.steps, d.power = cursor, 0, 2*d.power+1
-	}
-	return false
-}

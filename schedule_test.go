@@ -285,6 +285,9 @@ func TestEverySchedule(t *testing.T) {
 		{"something staged", 3, false, leaveStaged, high},
 	}
 	for _, set := range settings() {
+		if set.width != "" {
+			continue // with several requests of one instance at once, the same choices lead elsewhere
+		}
 		for _, story := range stories {
 			if story.effort == high && !*long || story.effort == medium && testing.Short() {
 				continue

@@ -1,6 +1,7 @@
 package auditlog
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,14 +27,16 @@ var long = flag.Bool("long", false, "try what takes long: all pairs of faults, 1
 type setting struct {
 	name        string
 	stateBucket string
-	eager       bool // the feed takes an object as soon as it is there; else after the run
-	remove      bool // the feed deletes what it has taken
+	eager       bool   // the feed takes an object as soon as it is there; else after the run
+	remove      bool   // the feed deletes what it has taken
+	width       string // FETCH_CONCURRENCY, "" for 1
 }
 
 var simulated = []setting{
-	{"feed deletes at once", "", true, true},
-	{"feed deletes later", "", false, true},
-	{"state bucket", "states", true, false},
+	{"feed deletes at once", "", true, true, ""},
+	{"feed deletes later", "", false, true, ""},
+	{"state bucket", "states", true, false, ""},
+	{"side by side", "", true, true, "4"},
 }
 
 // settings are those to simulate.
@@ -48,6 +52,7 @@ func inSimulation(t *testing.T, s setting, f func(h *harness)) {
 	t.Helper()
 	inBubble(t, func(t *testing.T, h *harness) {
 		h.env["STATE_BUCKET"] = s.stateBucket
+		h.env["FETCH_CONCURRENCY"] = cmp.Or(s.width, "1")
 		h.watch = &witness{h: h, setting: s, named: map[string]bool{}}
 		f(h)
 	})
@@ -243,7 +248,10 @@ func TestEveryFault(t *testing.T) {
 		// live lives through the scenario and tells which requests went to the API.
 		live := func(t *testing.T, script fault.Script) (toAPIs []bool) {
 			inSimulation(t, s, func(h *harness) {
+				var mu sync.Mutex
 				h.decide = func(r *http.Request) fault.Fault {
+					mu.Lock()
+					defer mu.Unlock()
 					toAPIs = append(toAPIs, toAPI(r))
 					return script(len(toAPIs), r)
 				}
@@ -309,6 +317,7 @@ func TestEveryPair(t *testing.T) {
 				inSimulation(t, s, func(h *harness) {
 					h.env["MAX_RECORDS"] = "12"
 					early := &fault.Transport{}
+					var mu sync.Mutex
 					for run := range 5 {
 						h.add(3, 10, 7)
 						if run == 2 {
@@ -320,6 +329,8 @@ func TestEveryPair(t *testing.T) {
 						}
 						if which == 0 || which == 1 {
 							tr.Decide = func(r *http.Request) (f fault.Fault) {
+								mu.Lock()
+								defer mu.Unlock()
 								toAPIs[which] = append(toAPIs[which], toAPI(r))
 								if which < len(strikes) && strikes[which].n == len(toAPIs[which]) {
 									early.Land()

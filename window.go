@@ -2,6 +2,7 @@ package auditlog
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -15,20 +16,18 @@ import (
 // the cursor goes through it once, and ids tell apart what two windows share.
 type reading struct {
 	overlap   int64
-	windows   []*window // the new one, then the backlog, newest to oldest
-	open      int       // windows before this index are read to their end
-	before    State     // as loaded
-	first     bool      // there was no state
-	continues bool      // see snapshot
+	windows   []*part // the new window's parts, then the backlog, newest to oldest
+	before    State   // as loaded
+	first     bool    // there was no state
+	continues bool    // see snapshot
 
 	// ids are collected records that a window can bring again: those of the
 	// state, and those met in this run that another window shares.
 	ids    map[string]sighting
 	pruned int // len(ids) after the last prune
-	// atCursor are the records at the AfterAt of the window being read.
-	atCursor map[string]bool
 
 	// Of the new window:
+	begin    int64     // its Gte, as planned
 	end      int64     // its Lte, as planned
 	answered bool      // at least one good page
 	empty    bool      // no record so far
@@ -36,10 +35,24 @@ type reading struct {
 	date     time.Time // the API's clock at its first page
 }
 
+// part is a window that a run reads, or what is left of one that is shared.
+type part struct {
+	window
+	fresh    bool            // of the new window
+	busy     bool            // a request for it is under way
+	done     bool            // it is read to its end
+	atCursor map[string]bool // the records at its AfterAt
+
+	// Of the reading of it in this run:
+	begun, restarted bool
+	oldest           int64 // effective_at of its oldest record, 0 for none
+	loop             loopDetector
+}
+
 // sighting is where a record was met.
 type sighting struct {
 	at      int64
-	through *window // nil: in an earlier run
+	through *part // nil: in an earlier run
 }
 
 // plan lays out the windows of a run. Fresh records come first, so that they
@@ -54,17 +67,17 @@ func plan(s snapshot, now time.Time, overlap, lookback int64) *reading {
 		newest:    s.High,
 		empty:     true,
 	}
-	fresh := &window{Gte: max(0, now.Unix()-lookback), Lte: now.Unix()}
+	fresh := window{Gte: max(0, now.Unix()-lookback), Lte: now.Unix()}
 	if !r.first {
 		// A clock that has been set back must not leave a gap.
-		fresh = &window{Gte: max(0, s.High-overlap, s.RecentSince), Lte: max(now.Unix(), s.High)}
+		fresh = window{Gte: max(0, s.High-overlap, s.RecentSince), Lte: max(now.Unix(), s.High)}
 	}
-	r.end = fresh.Lte
-	r.windows = append(r.windows, fresh)
+	r.begin, r.end = fresh.Gte, fresh.Lte
+	r.windows = append(r.windows, &part{window: fresh, fresh: true})
 	for _, w := range s.Backlog {
-		r.windows = append(r.windows, &w)
+		r.windows = append(r.windows, &part{window: w, oldest: w.AfterAt})
 	}
-	slices.SortStableFunc(r.windows[1:], func(a, b *window) int { return newestToOldest(*a, *b) })
+	slices.SortStableFunc(r.windows[1:], func(a, b *part) int { return newestToOldest(a.window, b.window) })
 	for id, at := range s.RecentIDs {
 		r.ids[id] = sighting{at: at}
 	}
@@ -75,15 +88,89 @@ func newestToOldest(a, b window) int {
 	return cmp.Or(cmp.Compare(b.Lte, a.Lte), cmp.Compare(b.Gte, a.Gte))
 }
 
+// open goes through the windows that are not read to their end.
+func (r *reading) open() iter.Seq[*part] {
+	return func(yield func(*part) bool) {
+		for _, w := range r.windows {
+			if !w.done && !yield(w) {
+				return
+			}
+		}
+	}
+}
+
+// idle returns the windows to read next, in this order. Until the new one has
+// been answered, there is no other: fresh records come first, and a request that
+// the API refuses is not sent four times.
+func (r *reading) idle() []*part {
+	var list []*part
+	for w := range r.open() {
+		if !w.busy {
+			list = append(list, w)
+		}
+		if !r.answered {
+			break
+		}
+	}
+	return list
+}
+
+// share splits off w as many parts as there are idle workers to read them, if
+// there is enough for them: p is the page of it that came last, and limit the
+// records a page.
+//
+// Its cursor stays with the newest part. That every record so far came newest
+// first is enough for nothing to be lost or repeated, whatever order the rest
+// comes in: none that has been read lies in the parts split off, and the cursor
+// goes on through what is left to it.
+func (r *reading) share(w *part, workers int, p page, limit int) {
+	n := len(p.records)
+	if workers <= 0 || n == 0 || w.done || !w.descends() {
+		return
+	}
+	unread := w.AfterAt - w.Gte // seconds below the cursor's
+	perSecond := float64(n) / float64(max(1, p.records[0].at-p.records[n-1].at))
+	pages := perSecond * float64(unread) / float64(limit)
+	parts := int64(min(float64(workers), pages-1, float64(unread-1)))
+	if parts <= 0 {
+		return
+	}
+	// Alike, but none longer than sharePages at the density seen so far: how far
+	// that goes on is not known, and an empty part costs a request. The oldest
+	// part is what is left; it is shared again when workers are idle.
+	step := max(1, min(unread/(parts+1), int64(sharePages*float64(limit)/perSecond)))
+	gte, below := w.Gte, w.AfterAt-step
+	w.Gte = below
+	var split []*part
+	for i := range parts {
+		lte := below - 1
+		if below -= step; i == parts-1 {
+			below = gte
+		}
+		split = append(split, &part{window: window{Gte: below, Lte: lte}, fresh: w.fresh})
+	}
+	r.windows = slices.Insert(r.windows, slices.Index(r.windows, w)+1, split...)
+}
+
+// sharePages keeps the extra requests of parts, one or two each, to a few percent.
+const sharePages = 25
+
 // seen reports whether the record has been collected before.
 func (r *reading) seen(rec record) bool {
-	_, known := r.ids[rec.id]
-	return known || r.atCursor[rec.id]
+	if _, known := r.ids[rec.id]; known {
+		return true
+	}
+	for w := range r.open() {
+		if w.atCursor[rec.id] {
+			return true
+		}
+	}
+	return false
 }
 
 // meet notes a record that has been collected through w, if some later read
 // can bring it again.
-func (r *reading) meet(w *window, rec record) {
+func (r *reading) meet(w *part, rec record) {
 	if s := (sighting{rec.at, w}); r.recurs(s) {
 		r.ids[rec.id] = s
 		if len(r.ids) > 2*r.pruned+1000 {
@@ -98,7 +185,7 @@ func (r *reading) recurs(s sighting) bool {
 	if s.at >= r.newest-r.overlap {
 		return true
 	}
-	for _, w := range r.windows[r.open:] {
+	for w := range r.open() {
 		if w != s.through && w.contains(s.at) {
 			return true
 		}
@@ -112,8 +199,8 @@ func (r *reading) prune() {
 }
 
 // take notes that a page of w has been collected.
-func (r *reading) take(w *window, p page) {
-	if w == r.windows[0] {
+func (r *reading) take(w *part, p page) {
+	if w.fresh {
 		first := !r.answered
 		if first {
 			r.answered, r.date = true, p.date
@@ -130,43 +217,51 @@ func (r *reading) take(w *window, p page) {
 	}
 	before := w.AfterAt
 	w.advance(p)
-	if r.atCursor == nil || w.AfterAt != before {
-		r.atCursor = map[string]bool{}
+	if w.atCursor == nil || w.AfterAt != before {
+		w.atCursor = map[string]bool{}
 	}
 	for _, rec := range p.records {
+		w.oldest = earlier(w.oldest, rec.at)
 		if rec.at == w.AfterAt {
-			r.atCursor[rec.id] = true
+			w.atCursor[rec.id] = true
 		}
 	}
 	if !p.more {
-		r.open++
-		r.atCursor = nil
+		w.done, w.atCursor = true, nil
 	}
+}
+
+// earlier is the earlier of two times, 0 for none.
+func earlier(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // restart makes w begin anew, since the API refuses its cursor, and reports
 // whether records may be repeated by that.
-func (r *reading) restart(w *window) (repeats bool) {
+func (r *reading) restart(w *part) (repeats bool) {
 	r.keepAtCursor(w)
 	return w.restart()
 }
 
 // keepAtCursor remembers the records at the cursor of w for as long as w is open.
-func (r *reading) keepAtCursor(w *window) {
-	for id := range r.atCursor {
+func (r *reading) keepAtCursor(w *part) {
+	for id := range w.atCursor {
 		r.ids[id] = sighting{at: w.AfterAt}
 	}
-	r.atCursor = nil
+	w.atCursor = nil
 }
 
 // lateness is by how many seconds a record that was not seen before is older
 // than what the run before this one covered; 0 where it is not late.
-func (r *reading) lateness(w *window, rec record) int64 {
-	if w != r.windows[0] || !r.continues {
+func (r *reading) lateness(w *part, rec record) int64 {
+	if !w.fresh || !r.continues {
 		return 0
 	}
-	for _, b := range r.windows[1:] {
-		if b.unread(rec.at) {
+	for b := range r.open() {
+		if !b.fresh && b.unread(rec.at) {
 			return 0
 		}
 	}
@@ -182,27 +277,31 @@ func (r *reading) next(now time.Time) State {
 	// yet to be written must not fall behind.
 	high := r.newest
 	if r.first {
-		high = max(high, r.windows[0].Gte)
+		high = max(high, r.begin)
 	}
-	if (r.open == 0 || r.empty) && !r.date.IsZero() {
+	whole := true // the new window has been read to its end
+	for w := range r.open() {
+		whole = whole && !w.fresh
+	}
+	if (!whole || r.empty) && !r.date.IsZero() {
 		high = max(high, min(r.end, r.date.Unix()))
 	}
 	r.newest = high
-	if r.open < len(r.windows) {
-		r.keepAtCursor(r.windows[r.open])
+	for w := range r.open() {
+		r.keepAtCursor(w)
 	}
 	r.prune()
 
 	s := r.before
 	s.LastRun = now.UTC().Format(time.RFC3339)
 	s.High = high
-	s.RecentSince = max(r.windows[0].Gte, high-r.overlap)
+	s.RecentSince = max(r.begin, high-r.overlap)
 	if r.first || len(s.Covered) > 0 { // what is not known stays so
-		s.Covered = cover(s.Covered, span{r.windows[0].Gte, high})
+		s.Covered = cover(s.Covered, span{r.begin, high})
 	}
 	s.Backlog = []window{}
-	for _, w := range r.windows[r.open:] {
-		s.Backlog = append(s.Backlog, *w)
+	for w := range r.open() {
+		s.Backlog = append(s.Backlog, w.window)
 	}
 	s.RecentIDs = make(map[string]int64, len(r.ids))
 	for id, m := range r.ids {

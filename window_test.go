@@ -78,38 +78,63 @@ type windowStory struct {
 	refuse  func() bool // the cursor is refused
 	fails   func() bool // time passes before a page, and the API gives none
 	repeats func()      // the run may have begun to repeat records
+	pick    func(n int) int
 	got     func(record)
 }
 
-// windowRun does what a run does with windows, without the network. local is
-// the host's clock, api the API's, zero when it tells none.
-func windowRun(s snapshot, p *pager, local, api time.Time, overlap, pageSize, maxRecords int64, story windowStory) snapshot {
+// windowRun does what a run does with windows, without the network: up to width
+// requests are under way, and answered in any order. local is the host's clock,
+// api the API's, zero when it tells none.
+func windowRun(s snapshot, p *pager, local, api time.Time, overlap, pageSize, maxRecords int64, width int, story windowStory) snapshot {
+	type request struct {
+		w  *part
+		q  query
+		pg page
+	}
 	r := plan(s, local, overlap, 10_000)
-	records, restarted := int64(0), false
-	for r.open < len(r.windows) && records < maxRecords {
-		w := r.windows[r.open]
-		if w.After != "" && !restarted && story.refuse() {
-			restarted = true
+	var sent []request
+	asked, stopped := int64(0), false // asked counts the records collected, too
+	for {
+		for _, w := range r.idle() {
+			if limit := min(pageSize, maxRecords-asked); !stopped && len(sent) < width && limit > 0 {
+				q := query{w.Gte, w.Lte, w.After, int(limit)}
+				w.busy = true
+				asked += limit
+				sent = append(sent, request{w, q, p.page(q)})
+			}
+		}
+		if len(sent) == 0 {
+			break
+		}
+		i := story.pick(len(sent))
+		w, q, pg := sent[i].w, sent[i].q, sent[i].pg
+		sent = slices.Delete(sent, i, i+1)
+		w.busy = false
+		asked -= int64(q.limit)
+		if q.after != "" && !w.restarted && story.refuse() {
+			w.restarted = true
 			if r.restart(w) {
 				story.repeats()
 			}
+			continue
 		}
 		if story.fails() {
-			if !r.answered {
-				return s // nothing to commit
-			}
-			break
+			stopped = true
+			continue
 		}
-		pg := p.page(query{w.Gte, w.Lte, w.After, int(min(pageSize, maxRecords-records))})
 		pg.date = api
 		for _, rec := range pg.records {
 			if !r.seen(rec) {
 				story.got(rec)
 				r.meet(w, rec)
-				records++
+				asked++
 			}
 		}
 		r.take(w, pg)
+		r.share(w, width-len(sent)-len(r.idle()), pg, int(pageSize))
+	}
+	if !r.answered {
+		return s // nothing to commit
 	}
 	return snapshot{State: r.next(local), generation: 1, continues: true}
 }
@@ -157,6 +182,7 @@ func windowScenario(t *testing.T, compare func(a, b record) int, cursorsExpire b
 	spread := 1 + choose.n(60) // few seconds: many ties
 	refusals := cursorsExpire && choose.n(3) == 0
 	failures, clocks, busy := choose.n(3) == 0, choose.n(3) == 0, choose.n(3) == 0
+	width := 1 + int(choose.n(5))
 	repeats := false // a restart may repeat, and says so
 
 	counts := map[string]int{}
@@ -190,7 +216,13 @@ func windowScenario(t *testing.T, compare func(a, b record) int, cursorsExpire b
 			return failures && choose.n(6) == 0
 		},
 		repeats: func() { repeats = true },
-		got:     func(r record) { counts[r.id]++ },
+		pick: func(n int) int {
+			if n == 1 {
+				return 0
+			}
+			return int(choose.n(int64(n)))
+		},
+		got: func(r record) { counts[r.id]++ },
 	}
 	for range 4 + choose.n(8) {
 		for range choose.n(60) {
@@ -208,7 +240,7 @@ func windowScenario(t *testing.T, compare func(a, b record) int, cursorsExpire b
 				local = time.Unix(now+choose.n(61)-30, 0)
 			}
 		}
-		s = windowRun(s, p, local, api, overlap, pageSize, maxRecords, story)
+		s = windowRun(s, p, local, api, overlap, pageSize, maxRecords, width, story)
 		check()
 		now += choose.n(100)
 	}
@@ -216,7 +248,7 @@ func windowScenario(t *testing.T, compare func(a, b record) int, cursorsExpire b
 	story.refuse = func() bool { return false }
 	story.fails = story.refuse
 	for range 2000 {
-		s = windowRun(s, p, time.Unix(now, 0), time.Unix(now, 0), overlap, pageSize, maxRecords, story)
+		s = windowRun(s, p, time.Unix(now, 0), time.Unix(now, 0), overlap, pageSize, maxRecords, width, story)
 		now += choose.n(100)
 		if len(s.Backlog) == 0 {
 			break
@@ -312,6 +344,30 @@ func TestAppearsWhileRead(t *testing.T) {
 	r.take(w, page{records: []record{late}, cursor: "b", date: time.Unix(now-50, 0)})
 	if s := r.next(time.Unix(now, 0)); s.High != now-130 || s.RecentIDs["b"] == 0 {
 		t.Errorf("high %d, want -130; ids %v", s.High-now, s.RecentIDs)
+	}
+}
+
+// TestUnreadPart: a part of the new window that is left counts as its rest, also
+// where the part with its newest records is read.
+func TestUnreadPart(t *testing.T) {
+	const now = 1_000_000
+	r := plan(known(now-5000), time.Unix(now, 0), 120, 3600)
+	w := r.windows[0]
+	first := page{records: []record{{id: "a", at: now - 10}, {id: "b", at: now - 20}}, cursor: "b", more: true, date: time.Unix(now, 0)}
+	r.take(w, first)
+	r.share(w, 3, first, 2)
+	if len(r.windows) != 4 || w.Lte != now || w.Gte >= now-20 || r.windows[3].Gte != now-5120 {
+		t.Fatalf("shared into %d windows, the first %+v", len(r.windows), w)
+	}
+	for i, w := range r.windows[1:] {
+		if w.Lte != r.windows[i].Gte-1 || w.Gte > w.Lte || !w.fresh {
+			t.Errorf("part %d is %+v, after %+v", i+1, w.window, r.windows[i].window)
+		}
+	}
+	r.take(w, page{date: time.Unix(now, 0)})
+	s := r.next(time.Unix(now, 0))
+	if s.High != now || len(s.Backlog) != 3 || s.Watermark != now-5120 || len(s.Covered) != 0 {
+		t.Errorf("%+v", s)
 	}
 }
 

@@ -144,7 +144,7 @@ var mutations = []mutation{
 	{
 		name: "move the watermark on an error",
 		file: "window.go",
-		old:  "for _, w := range r.windows[r.open:] {\n\t\ts.Backlog",
+		old:  "for w := range r.open() {\n\t\ts.Backlog",
 		new:  "for _, w := range r.windows[len(r.windows):] {\n\t\ts.Backlog",
 		test: "TestEveryFault/feed_deletes_at_once/500",
 	},
@@ -165,8 +165,8 @@ var mutations = []mutation{
 	{
 		name: "forget the records at a refused cursor",
 		file: "window.go",
-		old:  "func (r *reading) keepAtCursor(w *window) {",
-		new:  "func (r *reading) keepAtCursor(w *window) {\n\tr.atCursor = nil",
+		old:  "func (r *reading) keepAtCursor(w *part) {",
+		new:  "func (r *reading) keepAtCursor(w *part) {\n\tw.atCursor = nil",
 		test: "TestWindows",
 	},
 	{
@@ -228,8 +228,43 @@ var mutations = []mutation{
 	{
 		name: "forget what is covered",
 		file: "window.go",
-		old:  "s.Covered = cover(s.Covered, span{r.windows[0].Gte, high})",
-		new:  "s.Covered = []span{{r.windows[0].Gte, high}}",
+		old:  "s.Covered = cover(s.Covered, span{r.begin, high})",
+		new:  "s.Covered = []span{{r.begin, high}}",
 		test: "TestBackfill",
+	},
+	{
+		name: "leave to a window what has been split off it",
+		file: "window.go",
+		old:  "w.Gte = below\n",
+		new:  "_ = w.Gte\n",
+		test: "TestSideBySide",
+	},
+	{
+		name: "share a window whose pages do not come newest first",
+		file: "window.go",
+		old:  "w.done || !w.descends() {",
+		new:  "w.done || w.AfterAt < w.Gte {",
+		test: "TestWindows",
+	},
+	{
+		name: "take a new window with an unread part for a whole one",
+		file: "window.go",
+		old:  "whole = whole && !w.fresh",
+		new:  "whole = whole && w != r.windows[0]",
+		test: "TestUnreadPart",
+	},
+	{
+		name: "ask for the backlog before the API has answered",
+		file: "window.go",
+		old:  "if !r.answered {\n\t\t\tbreak",
+		new:  "if false {\n\t\t\tbreak",
+		test: "TestFirstAlone",
+	},
+	{
+		name: "forget what requests under way may bring",
+		file: "read.go",
+		old:  "r.cfg.MaxRecords - r.sum.Records - asked",
+		new:  "r.cfg.MaxRecords - r.sum.Records",
+		test: "TestCapSideBySide",
 	},
 }

@@ -1,0 +1,155 @@
+package auditlog
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/auditlog/internal/fault"
+)
+
+// inFlight lets each request to the API take a while, and counts those that are
+// under way at once.
+type inFlight struct {
+	mu        sync.Mutex
+	now, most int
+}
+
+// wait is a hook that takes so long.
+func (f *inFlight) wait(d time.Duration) fault.Hook {
+	return func(int, *http.Request) {
+		f.mu.Lock()
+		f.now++
+		f.most = max(f.most, f.now)
+		f.mu.Unlock()
+		time.Sleep(d)
+		f.mu.Lock()
+		f.now--
+		f.mu.Unlock()
+	}
+}
+
+// TestSideBySide: with eight requests at once, 20,000 records take at most a
+// sixth of the time, and at most a twentieth more requests, where they come
+// evenly; in a burst of a few minutes some more, for parts that are empty.
+func TestSideBySide(t *testing.T) {
+	type cost struct {
+		requests int
+		took     time.Duration
+	}
+	spreads := []struct {
+		name string
+		at   func(i int64) int64 // seconds ago of record i
+		more int                 // requests in a hundred
+	}{
+		{"evenly", func(i int64) int64 { return 5 + 4*i }, 5},
+		{"in a burst", func(i int64) int64 { return 40_000 + i/20 }, 8},
+	}
+	for _, tt := range spreads {
+		name, at := tt.name, tt.at
+		costs := map[int]cost{}
+		for _, width := range []int{1, 8} {
+			inBubble(t, func(t *testing.T, h *harness) {
+				h.env["FETCH_CONCURRENCY"], h.env["MAX_RECORDS"] = fmt.Sprint(width), "30000"
+				now := time.Now().Unix()
+				for i := range int64(20_000) {
+					if err := h.API.Add(h.records.Next(now - at(i))); err != nil {
+						t.Fatal(err)
+					}
+				}
+				var f inFlight
+				h.APIFaults.SetHooks(f.wait(50*time.Millisecond), nil)
+				sum := h.mustRun()
+				if sum.Records != 20_000 || sum.OpenWindows != 0 || f.most > width {
+					t.Errorf("%s, %d at once: %+v, at most %d requests at once", name, width, sum, f.most)
+				}
+				costs[width] = cost{h.APIFaults.Count(), sum.Duration}
+				h.APIFaults.SetHooks(nil, nil)
+				h.settle()
+			})
+		}
+		t.Logf("%s: %+v one at a time, %+v eight at once", name, costs[1], costs[8])
+		if costs[8].took*6 > costs[1].took {
+			t.Errorf("%s: %v, one at a time %v", name, costs[8].took, costs[1].took)
+		}
+		if costs[8].requests*100 > costs[1].requests*(100+tt.more) {
+			t.Errorf("%s: %d requests, one at a time %d", name, costs[8].requests, costs[1].requests)
+		}
+	}
+}
+
+// TestFirstAlone: until the API has answered once, nothing is sent beside.
+func TestFirstAlone(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *harness) {
+		h.env["FETCH_CONCURRENCY"], h.env["MAX_RECORDS"] = "4", "150"
+		h.add(1000, 5, 20)
+		h.mustRun()
+		if n := len(h.state().Backlog); n < 2 {
+			t.Fatalf("%d windows in the backlog", n)
+		}
+		time.Sleep(time.Hour)
+		h.API.SetKey("another")
+		h.APIFaults.Set(nil)
+		if _, err := h.run(); err == nil || h.APIFaults.Count() != 1 {
+			t.Errorf("%d requests, %v", h.APIFaults.Count(), err)
+		}
+		h.API.SetKey(h.env["OPENAI_ADMIN_KEY"])
+		h.settle()
+	})
+}
+
+// TestCapSideBySide: MAX_RECORDS bounds a run however many requests it sends at
+// once, and what is left is collected by the next ones.
+func TestCapSideBySide(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *harness) {
+		h.env["FETCH_CONCURRENCY"], h.env["MAX_RECORDS"], h.env["PAGE_SIZE"] = "8", "95", "10"
+		h.add(1000, 5, 60)
+		for range 3 {
+			if sum := h.mustRun(); sum.Records != 95 || sum.OpenWindows > 12 {
+				t.Errorf("%+v", sum)
+			}
+		}
+		h.settle()
+	})
+}
+
+// TestRateLimitSideBySide: an API that takes two requests at once has soon no
+// more of them.
+func TestRateLimitSideBySide(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *harness) {
+		h.env["FETCH_CONCURRENCY"] = "8"
+		h.add(5000, 5, 15)
+		var f inFlight
+		wait := f.wait(50 * time.Millisecond)
+		h.APIFaults.SetHooks(wait, nil)
+		h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if f.now > 2 {
+				return fault.Fault{Kind: fault.Refuse, Status: 429, Header: http.Header{"Retry-After": {"1"}}}
+			}
+			return fault.Fault{}
+		})
+		sum := h.mustRun()
+		if sum.Records != 5000 || sum.Retries == 0 || sum.Retries > 25 {
+			t.Errorf("%+v", sum)
+		}
+		h.APIFaults.SetHooks(nil, nil)
+		h.settle()
+	})
+}
+
+// TestOneSecondSideBySide: what cannot be cut is read one page after the other.
+func TestOneSecondSideBySide(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *harness) {
+		h.env["FETCH_CONCURRENCY"] = "4"
+		h.add(2500, 100, 0)
+		h.add(1, 50, 0)
+		if sum := h.mustRun(); sum.Records != 2501 {
+			t.Errorf("%+v", sum)
+		}
+		h.settle()
+	})
+}
