@@ -83,8 +83,8 @@ func TestSideBySide(t *testing.T) {
 // TestFirstAlone: until the API has answered once, nothing is sent beside.
 func TestFirstAlone(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		h.env["FETCH_CONCURRENCY"], h.env["MAX_RECORDS"] = "4", "150"
-		h.add(1000, 5, 20)
+		h.env["FETCH_CONCURRENCY"], h.env["MAX_RECORDS"] = "4", "450"
+		h.add(1000, 5, 80)
 		h.mustRun()
 		if n := len(h.state().Backlog); n < 2 {
 			t.Fatalf("%d windows in the backlog", n)

@@ -79,8 +79,9 @@ func (r *run) read(ctx context.Context, windows *reading, object *stagedObject) 
 			f.w.busy = false
 			err := r.received(ctx, windows, f, object)
 			if err == nil && f.err == nil && stopped == nil {
-				idle := windows.idle()
-				windows.share(f.w, r.width-busy-len(idle), f.p, r.limit)
+				// Parts that MAX_RECORDS has no room for would only be left.
+				room := (r.cfg.MaxRecords - r.sum.Records - asked) / r.limit
+				windows.share(f.w, min(r.width-busy-len(windows.idle()), room-1), f.p, r.limit)
 			}
 			// What is wrong counts more than a deadline, and an answer that puts all
 			// others in doubt more than anything.

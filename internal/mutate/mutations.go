@@ -263,8 +263,8 @@ var mutations = []mutation{
 	{
 		name: "forget what requests under way may bring",
 		file: "read.go",
-		old:  "r.cfg.MaxRecords - r.sum.Records - asked",
-		new:  "r.cfg.MaxRecords - r.sum.Records",
+		old:  "left := r.cfg.MaxRecords - r.sum.Records - asked",
+		new:  "left := r.cfg.MaxRecords - r.sum.Records",
 		test: "TestCapSideBySide",
 	},
 }
