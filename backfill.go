@@ -59,15 +59,6 @@ func uncovered(covered []span, s span) []span {
 	return parts
 }
 
-// giveUp takes a span out of those covered.
-func giveUp(covered []span, s span) []span {
-	var rest []span
-	for _, c := range covered {
-		rest = append(rest, uncovered([]span{s}, c)...)
-	}
-	return rest
-}
-
 // BackfillRange asks for records of the past. Times count to the second, both
 // ends included.
 type BackfillRange struct {
@@ -84,24 +75,27 @@ type BackfillRange struct {
 //
 // A range that holds collected seconds is refused, unless it is asked for again.
 // One that the backlog has already is left at that.
-func (c *Collector) Backfill(ctx context.Context, want BackfillRange) (from, to time.Time, err error) {
+func (c *Collector) Backfill(ctx context.Context, log *slog.Logger, want BackfillRange) (from, to time.Time, err error) {
 	for range 5 {
 		state, err := c.load(ctx)
 		if err != nil {
 			return from, to, err
+		}
+		if state.note != "" { // what is committed below has it in it
+			log.Warn(state.note)
 		}
 		s, err := backfillSpan(state, want)
 		if err != nil {
 			return from, to, err
 		}
 		from, to = time.Unix(s.Gte, 0).UTC(), time.Unix(s.Lte, 0).UTC()
-		if state.awaits(s) {
+		if state.awaits(s, want.Again) {
 			return from, to, nil
 		}
 		if err := c.refuseCovered(state, s, want.Again); err != nil {
 			return from, to, err
 		}
-		_, err = c.commit(ctx, state, state.backfill(s))
+		_, err = c.commit(ctx, state, state.backfill(s, want.Again))
 		if !errors.Is(err, errOvertaken) {
 			return from, to, err
 		}
@@ -118,7 +112,7 @@ func backfillSpan(state snapshot, want BackfillRange) (span, error) {
 	if want.To.IsZero() {
 		s.Lte = state.covered()[0].Gte - 1
 		if s.Gte > s.Lte {
-			return span{}, fmt.Errorf("all from %s on is collected, or in the backlog", rfc3339(s.Lte+1))
+			return span{}, fmt.Errorf("%w: all from %s on", errCollected, rfc3339(s.Lte+1))
 		}
 	}
 	switch {
@@ -147,8 +141,11 @@ func (c *Collector) refuseCovered(state snapshot, s span, again bool) error {
 	case len(state.Covered) == 0:
 		return errors.New("the state does not know since when records have been collected (another function, or an older version, began it): ask for the range again to have its records written, whether they have been before or not")
 	}
-	return errors.New("the range is collected, or in the backlog: ask for it again to have its records written once more")
+	return fmt.Errorf("%w: ask for it again to have its records written once more", errCollected)
 }
+
+// errCollected is a backfill of what has been collected.
+var errCollected = errors.New("the range is collected, or in the backlog")
 
 // covered lists what is collected or in the backlog, newest first; never none.
 // Where a state does not know, it counts as everything.
@@ -159,13 +156,15 @@ func (s *State) covered() []span {
 	return s.Covered
 }
 
-// awaits reports whether the backlog has just this range.
-func (s *State) awaits(want span) bool {
-	return slices.ContainsFunc(s.Backlog, func(w window) bool { return span{w.Gte, w.Lte} == want })
+// awaits reports whether the backlog has just this range; with again, all of it.
+func (s *State) awaits(want span, again bool) bool {
+	return slices.ContainsFunc(s.Backlog, func(w window) bool {
+		return span{w.Gte, w.Lte} == want && (w.After == "" || !again)
+	})
 }
 
 // backfill returns the state with a range added to the backlog.
-func (s State) backfill(want span) State {
+func (s State) backfill(want span, again bool) State {
 	s.Backlog = append(slices.Clone(s.Backlog), window{Gte: want.Gte, Lte: want.Lte})
 	slices.SortStableFunc(s.Backlog, newestToOldest)
 	if len(s.Covered) > 0 {
@@ -174,7 +173,7 @@ func (s State) backfill(want span) State {
 	// What is asked for again must not count as collected.
 	ids := map[string]int64{}
 	for id, at := range s.RecentIDs {
-		if at < want.Gte || at > want.Lte {
+		if !again || at < want.Gte || at > want.Lte {
 			ids[id] = at
 		}
 	}
@@ -191,8 +190,12 @@ type order struct {
 
 // backfillAsked does the backfill that a message asks for.
 func (c *Collector) backfillAsked(ctx context.Context, log *slog.Logger, want BackfillRange) error {
-	from, to, err := c.Backfill(ctx, want)
-	if err != nil {
+	from, to, err := c.Backfill(ctx, log, want)
+	switch {
+	case errors.Is(err, errCollected): // as where the message is delivered twice
+		log.Warn("Backfill: nothing to do: " + err.Error())
+		return nil
+	case err != nil:
 		log.Error("Backfill refused: " + err.Error())
 		return err
 	}
@@ -201,8 +204,9 @@ func (c *Collector) backfillAsked(ctx context.Context, log *slog.Logger, want Ba
 }
 
 // readOrder reads a message. One that asks for nothing, whatever it holds, asks
-// for a run: people press "Force run", or publish any text.
-func readOrder(message []byte) (order, error) {
+// for a run: people press "Force run", or publish any text. How long ago counts
+// from when it was published, so that it says the same when delivered again.
+func readOrder(message []byte, published time.Time) (order, error) {
 	var keys map[string]json.RawMessage
 	if json.Unmarshal(message, &keys) != nil {
 		return order{}, nil
@@ -227,7 +231,7 @@ func readOrder(message []byte) (order, error) {
 	if err := d.Decode(&text); err != nil {
 		return order{}, fmt.Errorf(`"backfill": %s: it must be {"from": "...", "to": "..."}`, shorten(err.Error()))
 	}
-	want, err := ParseBackfill(text.From, text.To, time.Now())
+	want, err := ParseBackfill(text.From, text.To, published)
 	if err != nil {
 		return order{}, fmt.Errorf(`"backfill": %w`, err)
 	}

@@ -22,7 +22,7 @@ func (h *harness) backfill(tr *fault.Transport, want BackfillRange) error {
 	h.t.Helper()
 	ctx, c, cancel := h.through(tr)
 	defer cancel()
-	_, _, err := c.Backfill(ctx, want)
+	_, _, err := c.Backfill(ctx, h.log, want)
 	return err
 }
 
@@ -69,7 +69,7 @@ func TestBackfill(t *testing.T) {
 		ask(BackfillRange{From: at(10 * day)}, "part of the range", "1999-12-22T00:00:00Z to 1999-12-26T23:59:59Z", "1999-12-30T00:00:01Z to 1999-12-30T23:59:59Z")
 		ask(BackfillRange{From: at(10 * day), To: time.Now().Add(day)}, "the next run collects what is newer")
 		ask(BackfillRange{From: at(2 * day), To: at(3 * day)}, "before it begins")
-		ask(BackfillRange{From: at(-time.Hour)}, "all from 1999-12-31T00:00:00Z on is collected")
+		ask(BackfillRange{From: at(-time.Hour)}, "is collected, or in the backlog: all from 1999-12-31T00:00:00Z on")
 		ask(BackfillRange{From: time.Unix(-5, 0), To: at(7 * day)}, "before 1970")
 		ask(BackfillRange{From: at(2*day - time.Second)}, "")
 		ask(BackfillRange{From: at(20 * day), To: at(5*day + time.Second)}, "")
@@ -100,7 +100,7 @@ func TestBackfillAgain(t *testing.T) {
 				in++
 			}
 		})
-		if _, _, err := c.Backfill(h.t.Context(), want); err != nil {
+		if _, _, err := c.Backfill(h.t.Context(), h.log, want); err != nil {
 			t.Fatal(err)
 		}
 		again := 0
@@ -231,18 +231,44 @@ func TestTwoBackfills(t *testing.T) {
 	})
 }
 
-// TestGiveUpBackfill: a watermark set forward by hand gives up what the backlog
-// has yet to bring, and that can be asked for later.
-func TestGiveUpBackfill(t *testing.T) {
+// TestBackfillOfWhatIsPartlyRead: asked for again, a range that the backlog has
+// read in part is read from its beginning.
+func TestBackfillOfWhatIsPartlyRead(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *harness) {
+		h.mustRun()
+		h.add(150, 3*24*3600, 60)
+		h.env["MAX_RECORDS"] = "100"
+		c := h.collector()
+		want := BackfillRange{From: ago(4 * day), To: ago(2 * day)}
+		for range 2 {
+			if _, _, err := c.Backfill(h.t.Context(), h.log, want); err != nil {
+				t.Fatal(err)
+			}
+			h.mustRun()
+			want.Again = true
+		}
+		for range 5 {
+			h.mustRun()
+		}
+		twice := 0
+		for _, n := range h.collected(h.state()) {
+			if n == 2 {
+				twice++
+			}
+		}
+		if twice < 100 || len(h.state().Backlog) != 0 {
+			t.Errorf("%d records were written again, of 100", twice)
+		}
+	})
+}
+
+// TestGivenUpStaysCovered: what a watermark set forward gives up may hold
+// collected records, so that a backfill must be told to write them again.
+func TestGivenUpStaysCovered(t *testing.T) {
 	s := State{High: 1000, Covered: []span{{100, 1000}}, Backlog: []window{{Gte: 400, Lte: 600, After: "c", AfterAt: 500, Top: 590}, {Gte: 100, Lte: 200}}}
 	s.edit(450)
-	if want := []span{{450, 1000}, {201, 399}}; !slices.Equal(s.Covered, want) {
-		t.Errorf("covered %v, want %v", s.Covered, want)
-	}
-	s = State{High: 1000, Covered: []span{{100, 1000}}, Backlog: []window{{Gte: 100, Lte: 1000}}}
-	s.edit(2000)
-	if !slices.Equal(s.Covered, []span{{2000, 2000}}) {
-		t.Errorf("covered %v", s.Covered)
+	if want := []span{{100, 1000}}; !slices.Equal(s.Covered, want) || len(s.Backlog) != 1 {
+		t.Errorf("covered %v, want %v; backlog %v", s.Covered, want, s.Backlog)
 	}
 }
 
@@ -283,7 +309,7 @@ func TestReadOrder(t *testing.T) {
 		{`{"backfill": {"since": "1d"}}`, "since"},
 		{`{"backfill": {"from": "1d", "again": true}}`, "again"},
 	} {
-		o, err := readOrder([]byte(tt.message))
+		o, err := readOrder([]byte(tt.message), now)
 		var got string
 		switch {
 		case err != nil:

@@ -303,6 +303,13 @@ func TestCheckFindings(t *testing.T) {
 			time.Sleep(2 * time.Hour)
 		}), "staged", ResultWarning, "records of a run 2 hours ago are committed but not published: gs://logs/state/openai-auditlog/staged/",
 			"see what the function's log says under \"publishing\"; once that is mended, the next run publishes them"},
+		{"staged_rewritten", then(func(h *harness) {
+			h.add(1, 1, 1)
+			h.mustRun()
+			if err := h.Bucket.Write("logs", h.state().Staged, []byte("again\n")); err != nil {
+				t.Fatal(err)
+			}
+		}), "staged", ResultWarning, "was written again after its commit", "see what the next run's log says of it"},
 		{"staged_elsewhere", state(func(s *State) { s.Staged, s.StagedBucket = "state/openai-auditlog/staged/x", "old" }), "staged", ResultFailure, `in bucket "old"`,
 			"set STATE_BUCKET back to \"old\" for one run, or move the object to the same name in the new bucket, and in the state change \"staged_bucket\" and remove \"staged_generation\""},
 

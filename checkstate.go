@@ -127,8 +127,10 @@ func (k *checkup) unpublished(ctx context.Context, snap *snapshot) {
 	switch {
 	case err != nil:
 		k.refused(ctx, check, "looking for what is staged", err, k.forStaged("storage.objects.get"))
-	case !snap.stages(found):
+	case found == 0:
 		k.ok(check, "nothing is left to publish")
+	case !snap.stages(found):
+		k.warn(check, "see what the next run's log says of it", "%s was written again after its commit: it may hold records that were not published", k.stagedURL(snap.Staged))
 	case snap.age() > stagedStale:
 		k.warn(check, "see what the function's log says under \"publishing\"; once that is mended, the next run publishes them",
 			"records of a run %s ago are committed but not published: %s", roughly(snap.age()), k.stagedURL(snap.Staged))

@@ -64,12 +64,12 @@ var instance struct {
 // again.
 func handle(ctx context.Context, e event.Event) error {
 	log := eventLogger(ctx, NewLogger(os.Stderr), e)
-	message, err := checkEvent(e)
+	message, published, err := checkEvent(e)
 	if err != nil {
 		log.Error(err.Error())
 		return answer(http.StatusBadRequest, err)
 	}
-	order, err := readOrder(message)
+	order, err := readOrder(message, published)
 	if err != nil {
 		log.Error("Message refused: " + err.Error())
 		return answer(http.StatusBadRequest, err)
@@ -110,24 +110,28 @@ func answer(status int, err error) error {
 
 // checkEvent refuses an event that no topic has sent: a trigger on the bucket
 // itself, say, would run the function for each object that it writes. It returns
-// the message.
-func checkEvent(e event.Event) ([]byte, error) {
-	const published = "google.cloud.pubsub.topic.v1.messagePublished"
-	if e.Type() != published {
-		return nil, fmt.Errorf("event type %q is not %q: point the function's trigger at a Pub/Sub topic", e.Type(), published)
+// the message, and when it was published.
+func checkEvent(e event.Event) (message []byte, published time.Time, err error) {
+	const kind = "google.cloud.pubsub.topic.v1.messagePublished"
+	if e.Type() != kind {
+		return nil, published, fmt.Errorf("event type %q is not %q: point the function's trigger at a Pub/Sub topic", e.Type(), kind)
 	}
 	var data struct {
 		Message *struct {
-			Data []byte `json:"data"`
+			Data        []byte          `json:"data"`
+			PublishTime json.RawMessage `json:"publishTime"`
 		} `json:"message"`
 	}
 	if err := json.Unmarshal(e.Data(), &data); err != nil {
-		return nil, fmt.Errorf("event data is no Pub/Sub message: %w", err)
+		return nil, published, fmt.Errorf("event data is no Pub/Sub message: %w", err)
 	}
 	if data.Message == nil {
-		return nil, errors.New(`event data has no "message": it is no Pub/Sub message`)
+		return nil, published, errors.New(`event data has no "message": it is no Pub/Sub message`)
 	}
-	return data.Message.Data, nil
+	if json.Unmarshal(data.Message.PublishTime, &published) != nil {
+		published = time.Now()
+	}
+	return data.Message.Data, published, nil
 }
 
 func sharedCollector(ctx context.Context) (*Collector, error) {

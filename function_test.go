@@ -755,6 +755,28 @@ func TestEditedState(t *testing.T) {
 	})
 }
 
+// TestEditedBackALittle: a record that appears late, just below a watermark that
+// was set back, is collected as without the edit.
+func TestEditedBackALittle(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *harness) {
+		h.add(5, 5, 1)
+		h.mustRun()
+		high := h.state().High
+		data, err := h.Bucket.Read("logs", stateName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Bucket.Write("logs", stateName, bytes.Replace(data, fmt.Appendf(nil, `"last_effective_at": %d`, high), fmt.Appendf(nil, `"last_effective_at": %d`, high-10), 1))
+		time.Sleep(30 * time.Second)
+		if err := h.API.Add(h.records.Next(high - 50)); err != nil {
+			t.Fatal(err)
+		}
+		if sum := h.mustRun(); sum.Records != 5+1 { // those after the edit again, and the late one
+			t.Errorf("%+v", sum)
+		}
+	})
+}
+
 // TestDamagedState: it is refused, named, and left as it is.
 func TestDamagedState(t *testing.T) {
 	for _, data := range []string{"", "{", "null", `{"last_effective_at": -1}`, `{"last_run": "x"}`, `{"last_effective_at": 4102444800}`} {

@@ -438,7 +438,7 @@ func FuzzEvent(f *testing.F) {
 		e := event.New()
 		e.SetType(kind)
 		e.DataEncoded = data
-		_, err := checkEvent(e)
+		_, _, err := checkEvent(e)
 		if good := kind == published && isMessage(data); (err == nil) != good {
 			t.Fatalf("error %v, want none: %v", err, good)
 		}

@@ -3,6 +3,7 @@ package auditlog
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -78,6 +79,68 @@ func TestSideBySide(t *testing.T) {
 			t.Errorf("%s: %d requests, one at a time %d", name, costs[8].requests, costs[1].requests)
 		}
 	}
+}
+
+// TestFreshFirst: what is new never waits behind a backlog, however large, nor
+// behind one that the API refuses to answer for.
+func TestFreshFirst(t *testing.T) {
+	for _, refused := range []bool{false, true} {
+		inBubble(t, func(t *testing.T, h *harness) {
+			h.env["FETCH_CONCURRENCY"], h.env["MAX_RECORDS"] = "4", "300"
+			h.add(3000, 5, 20)
+			h.mustRun()
+			began := time.Now().Unix()
+			if refused {
+				h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault {
+					if gte, err := strconv.ParseInt(r.URL.Query().Get("effective_at[gte]"), 10, 64); err == nil && gte < began-200 {
+						return fault.Fault{Kind: fault.Refuse, Status: 400, Body: `{"error":{"message":"too long ago"}}`}
+					}
+					return fault.Fault{}
+				})
+			}
+			for range 4 {
+				time.Sleep(time.Hour)
+				h.add(280, 5, 10)
+				if _, err := h.run(); (err != nil) != refused {
+					t.Fatal(err)
+				}
+				have := h.collected(h.state())
+				h.API.Each(func(id string, at int64) {
+					if at > began && have[id] == 0 {
+						t.Errorf("refused %v: %s at +%d s waits", refused, id, at-began)
+					}
+				})
+			}
+			h.settle()
+		})
+	}
+}
+
+// TestCursorBoundToRange: an API that takes a cursor only for the range that it
+// was given for is read in one piece once it has said so.
+func TestCursorBoundToRange(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *harness) {
+		h.env["FETCH_CONCURRENCY"] = "4"
+		h.add(3000, 5, 20)
+		var mu sync.Mutex
+		ranges := map[string]bool{} // that were begun without a cursor
+		h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault {
+			mu.Lock()
+			defer mu.Unlock()
+			q := r.URL.Query()
+			bounds, after := q.Get("effective_at[gte]")+" "+q.Get("effective_at[lte]"), q.Get("after")
+			if after == "" {
+				ranges[bounds] = true
+			} else if !ranges[bounds] {
+				return fault.Fault{Kind: fault.Refuse, Status: 400, Body: `{"error":{"message":"another query's cursor","param":"after"}}`}
+			}
+			return fault.Fault{}
+		})
+		if sum := h.mustRun(); sum.Records != 3000 || sum.OpenWindows != 0 {
+			t.Errorf("%+v", sum)
+		}
+		h.settle()
+	})
 }
 
 // TestFirstAlone: until the API has answered once, nothing is sent beside.

@@ -32,7 +32,9 @@ type attempt struct {
 //
 // Only requests are sent side by side: whatever is kept of windows and records
 // is this goroutine's alone.
-func (r *run) read(ctx context.Context, windows *reading, object *stagedObject) (stopped error) {
+func (r *run) read(whole context.Context, windows *reading, object *stagedObject) (stopped error) {
+	ctx, giveUp := context.WithCancel(whole)
+	defer giveUp()
 	answers, attempts := make(chan pageAnswer), make(chan attempt)
 	var buffers []*bytes.Buffer // that no request uses
 	busy, asked := 0, 0         // requests under way, and the records that they ask for
@@ -77,16 +79,19 @@ func (r *run) read(ctx context.Context, windows *reading, object *stagedObject) 
 			busy--
 			asked -= f.q.limit
 			f.w.busy = false
-			err := r.received(ctx, windows, f, object)
+			err := r.received(whole, windows, f, object)
 			if err == nil && f.err == nil && stopped == nil {
 				// Parts that MAX_RECORDS has no room for would only be left.
 				room := (r.cfg.MaxRecords - r.sum.Records - asked) / r.limit
-				windows.share(f.w, min(r.width-busy-len(windows.idle()), room-1), f.p, r.limit)
+				windows.share(f.w, min(r.width-busy-len(windows.idle()), room-1), r.limit)
 			}
 			// What is wrong counts more than a deadline, and an answer that puts all
 			// others in doubt more than anything.
 			if failure(stopped) == nil && err != nil || errors.Is(err, errCursorLoop) {
 				stopped = err
+			}
+			if failure(stopped) != nil {
+				giveUp() // the others may wait for minutes to try again
 			}
 			buffers = append(buffers, f.buf)
 		}

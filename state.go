@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"path"
 	"slices"
@@ -240,29 +241,21 @@ func decodeState(data []byte, now time.Time) (snapshot, error) {
 func (s *State) edit(watermark int64) {
 	if watermark < s.watermark() {
 		s.High, s.Backlog = watermark, nil
-		s.RecentIDs, s.RecentSince = nil, watermark
+		maps.DeleteFunc(s.RecentIDs, func(_ string, at int64) bool { return at >= watermark })
+		if s.RecentSince == 0 || s.RecentSince > watermark { // the ids below are not complete
+			s.RecentSince = watermark
+		}
 		return
 	}
-	known := len(s.Covered) > 0
 	var kept []window
 	for _, w := range s.Backlog {
-		top := w.Lte // of what is unread
-		if w.descends() {
-			top = w.AfterAt
-		}
-		if watermark > w.Gte {
-			s.Covered = giveUp(s.Covered, span{w.Gte, min(top, watermark-1)})
-		}
-		if watermark > top {
+		if watermark > w.Lte || w.descends() && watermark > w.AfterAt {
 			continue // nothing of it is left to read
 		}
 		w.Gte = max(w.Gte, watermark)
 		kept = append(kept, w)
 	}
 	s.Backlog, s.High = kept, max(s.High, watermark)
-	if known && len(s.Covered) == 0 {
-		s.Covered = []span{{s.High, s.High}}
-	}
 }
 
 // load reads the state object. An absent object means a first run; nothing

@@ -26,6 +26,10 @@ type reading struct {
 	ids    map[string]sighting
 	pruned int // len(ids) after the last prune
 
+	// keepWhole is set once the API has refused a cursor: it may not take one
+	// under another range than it was given for.
+	keepWhole bool
+
 	// Of the new window:
 	begin    int64     // its Gte, as planned
 	end      int64     // its Lte, as planned
@@ -46,6 +50,8 @@ type part struct {
 	// Of the reading of it in this run:
 	begun, restarted bool
 	oldest           int64 // effective_at of its oldest record, 0 for none
+	top              int64 // effective_at of the first record
+	read             int   // records, collected before or not
 	loop             loopDetector
 }
 
@@ -99,37 +105,36 @@ func (r *reading) open() iter.Seq[*part] {
 	}
 }
 
-// idle returns the windows to read next, in this order. Until the new one has
-// been answered, there is no other: fresh records come first, and a request that
-// the API refuses is not sent four times.
+// idle returns the windows to read next, in this order. While any of the new one
+// is unread, there is no other: fresh records come first, whatever the backlog
+// wants of MAX_RECORDS, or fails with.
 func (r *reading) idle() []*part {
 	var list []*part
-	for w := range r.open() {
+	fresh := false
+	for w := range r.open() { // the new window's parts come first
+		if fresh = fresh || w.fresh; fresh && !w.fresh {
+			break
+		}
 		if !w.busy {
 			list = append(list, w)
-		}
-		if !r.answered {
-			break
 		}
 	}
 	return list
 }
 
 // share splits off w as many parts as there are idle workers to read them, if
-// there is enough for them: p is the page of it that came last, and limit the
-// records a page.
+// there is enough for them. limit is the records a page.
 //
 // Its cursor stays with the newest part. That every record so far came newest
 // first is enough for nothing to be lost or repeated, whatever order the rest
 // comes in: none that has been read lies in the parts split off, and the cursor
 // goes on through what is left to it.
-func (r *reading) share(w *part, workers int, p page, limit int) {
-	n := len(p.records)
-	if workers <= 0 || n == 0 || w.done || !w.descends() {
+func (r *reading) share(w *part, workers int, limit int) {
+	if workers <= 0 || w.read == 0 || w.done || !w.descends() || r.keepWhole {
 		return
 	}
 	unread := w.AfterAt - w.Gte // seconds below the cursor's
-	perSecond := float64(n) / float64(max(1, p.records[0].at-p.records[n-1].at))
+	perSecond := float64(w.read) / float64(max(1, w.top-w.AfterAt))
 	pages := perSecond * float64(unread) / float64(limit)
 	parts := int64(min(float64(workers), pages-1, float64(unread-1)))
 	if parts <= 0 {
@@ -220,6 +225,10 @@ func (r *reading) take(w *part, p page) {
 	if w.atCursor == nil || w.AfterAt != before {
 		w.atCursor = map[string]bool{}
 	}
+	if w.read == 0 && len(p.records) > 0 {
+		w.top = p.records[0].at
+	}
+	w.read += len(p.records)
 	for _, rec := range p.records {
 		w.oldest = earlier(w.oldest, rec.at)
 		if rec.at == w.AfterAt {
@@ -243,6 +252,7 @@ func earlier(a, b int64) int64 {
 // whether records may be repeated by that.
 func (r *reading) restart(w *part) (repeats bool) {
 	r.keepAtCursor(w)
+	r.keepWhole = true
 	return w.restart()
 }
 

@@ -131,7 +131,7 @@ func windowRun(s snapshot, p *pager, local, api time.Time, overlap, pageSize, ma
 			}
 		}
 		r.take(w, pg)
-		r.share(w, width-len(sent)-len(r.idle()), pg, int(pageSize))
+		r.share(w, width-len(sent)-len(r.idle()), int(pageSize))
 	}
 	if !r.answered {
 		return s // nothing to commit
@@ -355,7 +355,7 @@ func TestUnreadPart(t *testing.T) {
 	w := r.windows[0]
 	first := page{records: []record{{id: "a", at: now - 10}, {id: "b", at: now - 20}}, cursor: "b", more: true, date: time.Unix(now, 0)}
 	r.take(w, first)
-	r.share(w, 3, first, 2)
+	r.share(w, 3, 2)
 	if len(r.windows) != 4 || w.Lte != now || w.Gte >= now-20 || r.windows[3].Gte != now-5120 {
 		t.Fatalf("shared into %d windows, the first %+v", len(r.windows), w)
 	}

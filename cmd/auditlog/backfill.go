@@ -83,7 +83,7 @@ type backfilled struct {
 }
 
 func (op *operator) backfill(ctx context.Context, stdout io.Writer, want auditlog.BackfillRange, o backfillOptions) error {
-	from, to, err := op.collector.Backfill(ctx, want)
+	from, to, err := op.collector.Backfill(ctx, op.log, want)
 	if err != nil {
 		op.log.Error("Backfill refused: " + err.Error())
 		return errLogged
