@@ -221,7 +221,7 @@ var mutations = []mutation{
 	{
 		name: "count what is asked for again as collected",
 		file: "backfill.go",
-		old:  "if at < want.Gte || at > want.Lte {",
+		old:  "if !again || at < want.Gte || at > want.Lte {",
 		new:  "if true {",
 		test: "TestBackfillAgain",
 	},
@@ -242,8 +242,8 @@ var mutations = []mutation{
 	{
 		name: "share a window whose pages do not come newest first",
 		file: "window.go",
-		old:  "w.done || !w.descends() {",
-		new:  "w.done || w.AfterAt < w.Gte {",
+		old:  "w.done || !w.descends() ||",
+		new:  "w.done || w.AfterAt < w.Gte ||",
 		test: "TestWindows",
 	},
 	{
@@ -254,11 +254,18 @@ var mutations = []mutation{
 		test: "TestUnreadPart",
 	},
 	{
-		name: "ask for the backlog before the API has answered",
+		name: "let fresh records wait for the backlog",
 		file: "window.go",
-		old:  "if !r.answered {\n\t\t\tbreak",
-		new:  "if false {\n\t\t\tbreak",
-		test: "TestFirstAlone",
+		old:  "fresh && !w.fresh {",
+		new:  "fresh && false {",
+		test: "TestFreshFirst",
+	},
+	{
+		name: "cut windows though the API refuses a cursor under another range",
+		file: "window.go",
+		old:  "r.keepWhole = true",
+		new:  "r.keepWhole = false",
+		test: "TestCursorBoundToRange",
 	},
 	{
 		name: "forget what requests under way may bring",
