@@ -519,7 +519,7 @@ func TestCheckFaults(t *testing.T) {
 		"landed": {Kind: fault.HangAfter},
 	}
 	if testing.Short() {
-		maps.DeleteFunc(kinds, func(kind string, _ fault.Fault) bool { return kind != "403" && kind != "lose" && kind != "landed" })
+		maps.DeleteFunc(kinds, func(kind string, _ fault.Fault) bool { return kind != "403" && kind != "lose" })
 	}
 	for _, stateBucket := range []string{"", "states"} {
 		for kind, f := range kinds {

@@ -39,12 +39,16 @@ var simulated = []setting{
 	{"side by side", "", true, true, "4"},
 }
 
-// settings are those to simulate.
+// settings are those to simulate exhaustively. When the feed comes matters
+// little, and is left to -long, the soak and random schedules.
 func settings() []setting {
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		return simulated[:1]
+	case *long:
+		return simulated
 	}
-	return simulated
+	return slices.DeleteFunc(slices.Clone(simulated), func(s setting) bool { return s.stateBucket == "" && !s.eager })
 }
 
 // inSimulation runs f in a world whose every request a witness follows.

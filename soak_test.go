@@ -17,16 +17,16 @@ import (
 // while the first is under way, bursts beyond the cap, late records, cursors
 // that expire, a feed that deletes. It logs the figures of docs/reliability.md.
 func TestSoak(t *testing.T) {
-	days := 10
+	days, sets := 10, simulated
 	switch {
 	case *long:
 		days = 90
 	case testing.Short():
-		days = 1
+		days, sets = 1, sets[:1]
 	}
-	all := make([]figures, len(settings()))
+	all := make([]figures, len(sets))
 	t.Run("group", func(t *testing.T) { // so that its parallel tests end before the table
-		for i, set := range settings() {
+		for i, set := range sets {
 			t.Run(set.name, func(t *testing.T) {
 				t.Parallel()
 				all[i] = soak(t, set, days, uint64(i))
