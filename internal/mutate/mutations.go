@@ -237,7 +237,7 @@ var mutations = []mutation{
 		file: "window.go",
 		old:  "w.Gte = below\n",
 		new:  "_ = w.Gte\n",
-		test: "TestSideBySide",
+		test: "TestUnreadPart",
 	},
 	{
 		name: "share a window whose pages do not come newest first",
