@@ -113,7 +113,7 @@ func onTerminal(w io.Writer) style {
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return style{}
 	}
-	return style{symbols: true, colours: os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	return style{symbols: true, colours: colours()}
 }
 
 func printLines(w io.Writer, findings []auditlog.Finding, s style) error {

@@ -130,7 +130,7 @@ func showReport(stdout io.Writer, r *report.Report, o statusOptions) error {
 		return enc.Encode(r)
 	}
 	if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return report.Screen(f, r, os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb")
+		return report.Screen(f, r, colours())
 	}
 	return report.Plain(stdout, r)
 }
