@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,20 +17,22 @@ import (
 
 // span is a range of effective_at, Unix seconds, both ends included.
 type span struct {
-	Gte int64 `json:"gte"`
-	Lte int64 `json:"lte"`
+	Gte    int64  `json:"gte"`
+	Lte    int64  `json:"lte"`
+	Filter filter `json:"filter,omitempty"` // of what is meant
 }
 
 func (s span) String() string { return rfc3339(s.Gte) + " to " + rfc3339(s.Lte) }
 
-// cover adds a span to those covered, newest first, and joins what touches.
+// cover adds a span to those covered, newest first, and joins what touches and
+// has the same filter.
 func cover(covered []span, s span) []span {
 	rest := []span{}
 	for _, c := range covered {
-		if c.Lte < s.Gte-1 || c.Gte > s.Lte+1 {
+		if c.Filter != s.Filter || c.Lte < s.Gte-1 || c.Gte > s.Lte+1 {
 			rest = append(rest, c)
 		} else {
-			s = span{min(s.Gte, c.Gte), max(s.Lte, c.Lte)}
+			s.Gte, s.Lte = min(s.Gte, c.Gte), max(s.Lte, c.Lte)
 		}
 	}
 	rest = append(rest, s)
@@ -37,21 +40,22 @@ func cover(covered []span, s span) []span {
 	return rest
 }
 
-// uncovered returns the parts of s that are not covered, newest first.
+// uncovered returns the parts of s that are not covered, newest first. What is
+// covered counts where it may have records that s means.
 func uncovered(covered []span, s span) []span {
 	parts := []span{s}
 	for _, c := range covered {
 		var rest []span
 		for _, p := range parts {
-			if c.Lte < p.Gte || c.Gte > p.Lte {
+			if c.Lte < p.Gte || c.Gte > p.Lte || c.Filter.excludes(p.Filter) {
 				rest = append(rest, p)
 				continue
 			}
 			if p.Lte > c.Lte {
-				rest = append(rest, span{c.Lte + 1, p.Lte})
+				rest = append(rest, span{c.Lte + 1, p.Lte, p.Filter})
 			}
 			if p.Gte < c.Gte {
-				rest = append(rest, span{p.Gte, c.Gte - 1})
+				rest = append(rest, span{p.Gte, c.Gte - 1, p.Filter})
 			}
 		}
 		parts = rest
@@ -69,9 +73,11 @@ type BackfillRange struct {
 	Again bool
 }
 
-// Backfill puts a range into the backlog, for the next runs to collect, and
-// returns it as it was put there. It changes the state as a run does, on the
-// condition that nobody else has, so that it goes together with runs under way.
+// Backfill puts a range into the backlog, for the next runs to collect with the
+// filters that the settings have now, and returns it as it was put there. With
+// TENANT_EVENTS that is done for tenant-scoped records, too. It changes the state as
+// a run does, on the condition that nobody else has, so that it goes together with
+// runs under way.
 //
 // A range that holds collected seconds is refused, unless it is asked for again.
 // One that the backlog has already is left at that.
@@ -81,21 +87,36 @@ func (c *Collector) Backfill(ctx context.Context, log *slog.Logger, want Backfil
 		if err != nil {
 			return from, to, err
 		}
+		if state.generation == 0 {
+			return from, to, errors.New("there is no state yet: let a first run begin it; LOOKBACK_HOURS says how far back that reaches")
+		}
 		if state.note != "" { // what is committed below has it in it
 			log.Warn(state.note)
 		}
-		s, err := backfillSpan(state, want)
+		next := state.State
+		s, added, err := c.backfillInto(&next.Stream, want)
+		if next.Tenant != nil && c.cfg.TenantEvents && (err == nil || errors.Is(err, errCollected)) {
+			tenant := *next.Tenant
+			next.Tenant = &tenant
+			t, tenantAdded, tenantErr := c.backfillInto(next.Tenant, want)
+			switch {
+			case tenantErr == nil && err == nil:
+				s.Gte, s.Lte, added = min(s.Gte, t.Gte), max(s.Lte, t.Lte), added || tenantAdded
+			case tenantErr == nil: // of the others all is collected
+				s, added, err = t, tenantAdded, nil
+			case !errors.Is(tenantErr, errCollected):
+				err = fmt.Errorf("tenant events: %w", tenantErr)
+			}
+		}
 		if err != nil {
 			return from, to, err
 		}
 		from, to = time.Unix(s.Gte, 0).UTC(), time.Unix(s.Lte, 0).UTC()
-		if state.awaits(s, want.Again) {
+		if !added {
 			return from, to, nil
 		}
-		if err := c.refuseCovered(state, s, want.Again); err != nil {
-			return from, to, err
-		}
-		_, err = c.commit(ctx, state, state.backfill(s, want.Again))
+		next.LastBackfill = strings.ToLower(rand.Text())
+		_, err = c.commit(ctx, state, next)
 		if !errors.Is(err, errOvertaken) {
 			return from, to, err
 		}
@@ -103,69 +124,116 @@ func (c *Collector) Backfill(ctx context.Context, log *slog.Logger, want Backfil
 	return from, to, errors.New("runs got ahead of this five times: try again")
 }
 
-// backfillSpan is what is asked for, within what runs have covered.
-func backfillSpan(state snapshot, want BackfillRange) (span, error) {
-	if state.generation == 0 {
-		return span{}, errors.New("there is no state yet: let a first run begin it; LOOKBACK_HOURS says how far back that reaches")
+// backfillInto adds a range to a stream's backlog, unless it has it already.
+func (c *Collector) backfillInto(s *Stream, want BackfillRange) (asked span, added bool, err error) {
+	asked, err = s.backfillSpan(want, c.cfg.filter)
+	switch {
+	case err != nil:
+		return asked, false, err
+	case s.awaits(asked, want.Again):
+		return asked, false, nil
 	}
-	s := span{want.From.Unix(), want.To.Unix()}
+	if err := s.refuseCovered(asked, want.Again); err != nil {
+		return asked, false, err
+	}
+	s.backfill(asked, want.Again)
+	return asked, true, nil
+}
+
+// backfillSpan is what is asked for, within what runs have covered.
+func (s *Stream) backfillSpan(want BackfillRange, f filter) (span, error) {
+	asked := span{want.From.Unix(), want.To.Unix(), f}
 	if want.To.IsZero() {
-		s.Lte = state.covered()[0].Gte - 1
-		if s.Gte > s.Lte {
-			return span{}, fmt.Errorf("%w: all from %s on", errCollected, rfc3339(s.Lte+1))
+		asked.Lte = s.CoveredAtAll()[0].Gte - 1
+		if asked.Gte > asked.Lte {
+			return span{}, fmt.Errorf("%w: all from %s on", errCollected, rfc3339(asked.Lte+1))
 		}
 	}
 	switch {
-	case s.Gte < 0:
+	case asked.Gte < 0:
 		return span{}, errors.New("the range begins before 1970")
-	case s.Gte > s.Lte:
-		return span{}, fmt.Errorf("the range ends, at %s, before it begins", rfc3339(s.Lte))
-	case s.Lte > state.High:
-		return span{}, fmt.Errorf("the range ends after %s, up to where runs have come: the next run collects what is newer", rfc3339(state.High))
+	case asked.Gte > asked.Lte:
+		return span{}, fmt.Errorf("the range ends, at %s, before it begins", rfc3339(asked.Lte))
+	case asked.Lte > s.High:
+		return span{}, fmt.Errorf("the range ends after %s, up to where runs have come: the next run collects what is newer", rfc3339(s.High))
 	}
-	return s, nil
+	return asked, nil
 }
 
-func (c *Collector) refuseCovered(state snapshot, s span, again bool) error {
-	missing := uncovered(state.covered(), s)
-	if again || len(missing) == 1 && missing[0] == s {
+// refuseCovered refuses a range that would repeat records without being asked to.
+func (s *Stream) refuseCovered(asked span, again bool) error {
+	if again {
+		return s.refuseAgain(asked)
+	}
+	covered := s.Covered
+	if len(covered) == 0 {
+		covered = s.CoveredAtAll()
+	}
+	missing := uncovered(covered, asked)
+	if len(missing) == 1 && missing[0] == asked {
 		return nil
 	}
 	list := make([]string, len(missing))
 	for i, m := range missing {
 		list[i] = m.String()
 	}
+	other := slices.ContainsFunc(s.Covered, func(c span) bool { return c.Filter != asked.Filter })
 	switch {
 	case len(missing) > 0:
 		return fmt.Errorf("part of the range is collected, or in the backlog: what is not is %s", strings.Join(list, ", and "))
-	case len(state.Covered) == 0:
+	case len(s.Covered) == 0:
 		return errors.New("the state does not know since when records have been collected (another function, or an older version, began it): ask for the range again to have its records written, whether they have been before or not")
+	case other:
+		return fmt.Errorf("%w, with filters of its own (\"covered\" in the state): set EVENT_TYPES to types that these left out, or ask for it again to have its records written, whether they have been before or not", errCollected)
 	}
 	return fmt.Errorf("%w: ask for it again to have its records written once more", errCollected)
+}
+
+// refuseAgain refuses a range that cannot be repeated as a whole, and nothing else.
+func (s *Stream) refuseAgain(asked span) error {
+	for _, w := range s.Backlog {
+		if w.Gte <= asked.Lte && asked.Gte <= w.LeftTo() && !w.Filter.excludes(asked.Filter) {
+			return fmt.Errorf("the backlog has part of the range still to be read, %s to %s: let runs read it first", rfc3339(w.Gte), rfc3339(w.LeftTo()))
+		}
+	}
+	if asked.Filter == s.Filter {
+		return nil
+	}
+	for _, at := range s.RecentIDs { // which of these pass the filter is not known
+		if asked.Gte <= at && at <= asked.Lte {
+			return fmt.Errorf("with filters other than those of the runs the range must end before %s", rfc3339(s.RecentSince))
+		}
+	}
+	return nil
 }
 
 // errCollected is a backfill of what has been collected.
 var errCollected = errors.New("the range is collected, or in the backlog")
 
-// covered lists what is collected or in the backlog, newest first; never none.
-// Where a state does not know, it counts as everything.
-func (s *State) covered() []span {
+// CoveredAtAll lists what is collected or in the backlog with whatever filter,
+// newest first; never none. Where a stream does not know, it counts as everything.
+func (s *Stream) CoveredAtAll() []span {
 	if len(s.Covered) == 0 {
-		return []span{{0, s.High}}
+		return []span{{Lte: s.High}}
 	}
-	return s.Covered
+	var all []span
+	for _, c := range s.Covered {
+		c.Filter = ""
+		all = cover(all, c)
+	}
+	return all
 }
 
 // awaits reports whether the backlog has just this range; with again, all of it.
-func (s *State) awaits(want span, again bool) bool {
+func (s *Stream) awaits(want span, again bool) bool {
 	return slices.ContainsFunc(s.Backlog, func(w window) bool {
-		return span{w.Gte, w.Lte} == want && (w.After == "" || !again)
+		return span{w.Gte, w.Lte, w.Filter} == want && (w.After == "" || !again)
 	})
 }
 
-// backfill returns the state with a range added to the backlog.
-func (s State) backfill(want span, again bool) State {
-	s.Backlog = append(slices.Clone(s.Backlog), window{Gte: want.Gte, Lte: want.Lte})
+// backfill adds a range to the backlog.
+func (s *Stream) backfill(want span, again bool) {
+	s.Backlog = append(slices.Clone(s.Backlog), window{Gte: want.Gte, Lte: want.Lte, Filter: want.Filter})
 	slices.SortStableFunc(s.Backlog, newestToOldest)
 	if len(s.Covered) > 0 {
 		s.Covered = cover(s.Covered, want)
@@ -179,7 +247,6 @@ func (s State) backfill(want span, again bool) State {
 	}
 	s.RecentIDs = ids
 	s.Watermark = s.watermark()
-	return s
 }
 
 // order is what a message asks for.

@@ -45,6 +45,7 @@ func (c *Collector) Check(ctx context.Context) []Finding {
 	k := &checkup{Collector: c, down: map[string]string{}}
 	k.settings()
 	organization := k.audit(ctx)
+	k.tenant(ctx)
 	k.place(ctx)
 	k.probe(ctx)
 	state := k.position(ctx, organization)
@@ -132,7 +133,11 @@ func (k *checkup) settings() {
 			"STATE_KEY %q lies under GCS_PREFIX %q, where the feed ingests it and may delete it", k.cfg.StateKey, k.cfg.Prefix)
 		return
 	}
-	k.ok("settings", "records to %s, state in %s", k.logURL(k.cfg.Prefix+"/"), k.stateURL())
+	left := ""
+	if k.cfg.filter != "" {
+		left = ", of records that pass " + k.cfg.filter.String() + " alone"
+	}
+	k.ok("settings", "records to %s, state in %s%s", k.logURL(k.cfg.Prefix+"/"), k.stateURL(), left)
 }
 
 // audit asks the API for one record, and its clock for the time. It returns the
@@ -140,9 +145,8 @@ func (k *checkup) settings() {
 func (k *checkup) audit(ctx context.Context) (organization string) {
 	asking, cancel := context.WithTimeout(ctx, apiCheckTimeout)
 	defer cancel()
-	now := time.Now()
 	var buf bytes.Buffer
-	p, err := k.api.page(asking, query{gte: now.Unix() - k.cfg.Lookback*3600, lte: now.Unix(), limit: 1}, &buf, func(error, time.Duration) {})
+	p, err := k.api.page(asking, k.newest(false), &buf, func(error, time.Duration) {})
 	switch {
 	case err != nil && ctx.Err() != nil:
 		k.skip("api", "interrupted")
@@ -165,6 +169,36 @@ func (k *checkup) audit(ctx context.Context) (organization string) {
 	k.ok("api", "%s answers with this key%s; it %s of the last %s", k.cfg.BaseURL, whose, has, amount(int(k.cfg.Lookback), "hour"))
 	k.clock(p.date, time.Now())
 	return p.organization
+}
+
+// newest asks for the newest record that a run collects.
+func (k *checkup) newest(tenant bool) query {
+	now := time.Now().Unix()
+	return query{gte: now - k.cfg.Lookback*3600, lte: now, limit: 1, tenant: tenant, filter: k.cfg.filter}
+}
+
+// tenant asks the API for one tenant-scoped record, where those are collected.
+func (k *checkup) tenant(ctx context.Context) {
+	const check = "tenant"
+	if !k.cfg.TenantEvents {
+		return
+	}
+	asking, cancel := context.WithTimeout(ctx, apiCheckTimeout)
+	defer cancel()
+	var buf bytes.Buffer
+	_, err := k.api.page(asking, k.newest(true), &buf, func(error, time.Duration) {})
+	switch {
+	case err != nil && ctx.Err() != nil:
+		k.skip(check, "interrupted")
+	case noTenant(err):
+		detail, _ := explainAPI(err)
+		k.warn(check, "set TENANT_EVENTS to false, or see to the tenant and the key's role in it", "there are no tenant-scoped events for this key: %s", detail)
+	case err != nil:
+		detail, remedy := explainAPI(err)
+		k.fail(check, remedy, "asking for tenant-scoped events: %s", detail)
+	default:
+		k.ok(check, "the API brings tenant-scoped events")
+	}
 }
 
 // explainAPI says what is wrong with the API's answer, and what to do.

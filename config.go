@@ -31,6 +31,15 @@ type Config struct {
 	Overlap     int64  `env:"OVERLAP_SECONDS" envDefault:"120" help:"how far a run reaches behind what is collected, for records that appear late, in seconds"`
 	BaseURL     string `env:"OPENAI_BASE_URL" envDefault:"https://api.openai.com/v1" help:"API base URL: a regional host or a proxy"`
 	RunTimeout  int64  `env:"RUN_TIMEOUT_SECONDS" envDefault:"480" help:"deadline of a run in seconds; keep it below the service's request timeout"`
+
+	TenantEvents bool     `env:"TENANT_EVENTS" envDefault:"false" help:"also collect tenant-scoped events, which the API brings no other way"`
+	EventTypes   []string `env:"EVENT_TYPES" help:"collect only these types of events, comma-separated"`
+	ProjectIDs   []string `env:"PROJECT_IDS" help:"collect only events of these projects"`
+	ActorEmails  []string `env:"ACTOR_EMAILS" help:"collect only events of actors with these addresses"`
+	ActorIDs     []string `env:"ACTOR_IDS" help:"collect only events of these actors"`
+	ResourceIDs  []string `env:"RESOURCE_IDS" help:"collect only events on these resources"`
+
+	filter filter
 }
 
 // LoadConfig reads the settings from environ, which maps names to values. Its
@@ -63,7 +72,11 @@ func LoadConfig(environ map[string]string) (Config, error) {
 		case errors.As(err, &parse):
 			name := settingName(parse.Name)
 			failed[name] = true
-			fault(name, "%q is not a whole number", environ[name])
+			what := "a whole number"
+			if name == "TENANT_EVENTS" {
+				what = "true or false"
+			}
+			fault(name, "%q is not %s", environ[name], what)
 		default:
 			return Config{}, fmt.Errorf("reading settings: %w", err)
 		}
@@ -74,6 +87,7 @@ func LoadConfig(environ map[string]string) (Config, error) {
 			fault(name, "%d is not in %d to %d", v, low, high)
 		}
 	}
+	c.loadFilter(fault)
 	within("MAX_RECORDS", int64(c.MaxRecords), 1, 1<<31)
 	within("PAGE_SIZE", int64(c.PageSize), 1, 100)
 	within("FETCH_CONCURRENCY", int64(c.Concurrency), 1, 32)
@@ -146,6 +160,9 @@ func Settings() []Setting {
 	var list []Setting
 	t := reflect.TypeFor[Config]()
 	for f := range t.Fields() {
+		if !f.IsExported() {
+			continue
+		}
 		name, options, _ := strings.Cut(f.Tag.Get("env"), ",")
 		list = append(list, Setting{
 			Name:     name,

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -28,8 +29,37 @@ func TestLoadConfigDefaults(t *testing.T) {
 		Bucket: "logs", AdminKey: testKey, Prefix: "openai-auditlog", StateKey: "openai-auditlog/state.json", StateBucket: "logs",
 		MaxRecords: 5000, PageSize: 100, Concurrency: 4, Lookback: 24, Overlap: 120, BaseURL: "https://api.openai.com/v1", RunTimeout: 480,
 	}
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+}
+
+// TestFilterOfSettings: lists are tidied, and say the same in any order.
+func TestFilterOfSettings(t *testing.T) {
+	c, err := LoadConfig(environ("ACTOR_EMAILS", " b+1@x.org , a@x.org,", "EVENT_TYPES", ", ,"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := filter("actor_emails%5B%5D=a%40x.org&actor_emails%5B%5D=b%2B1%40x.org"); c.filter != want || c.filter.check() != nil {
+		t.Errorf("filter %q, want %q", string(c.filter), string(want))
+	}
+	if got := c.filter.String() + ", " + filter("").String(); got != "ACTOR_EMAILS=a@x.org,b+1@x.org, none" {
+		t.Error(got)
+	}
+	for _, tt := range []struct {
+		a, b string
+		want bool
+	}{
+		{"event_types%5B%5D=a", "event_types%5B%5D=b&event_types%5B%5D=c", true},
+		{"event_types%5B%5D=a&event_types%5B%5D=b", "event_types%5B%5D=b", false},
+		{"event_types%5B%5D=a", "", false},
+		{"", "", false},
+		{"project_ids%5B%5D=a", "project_ids%5B%5D=b", false}, // an event may be of both
+		{"event_types%5B%5D=a&project_ids%5B%5D=a", "event_types%5B%5D=b&project_ids%5B%5D=a", true},
+	} {
+		if got := filter(tt.a).excludes(filter(tt.b)); got != tt.want {
+			t.Errorf("%s and %s: %v", tt.a, tt.b, got)
+		}
 	}
 }
 
@@ -66,6 +96,9 @@ func TestLoadConfigFaults(t *testing.T) {
 		{"state beside others' folders", environ("STATE_KEY", "state/.."), []string{"STATE_KEY"}},
 		{"state with an empty folder", environ("STATE_KEY", "state//a.json"), []string{"STATE_KEY", "empty part"}},
 		{"names too long for the bucket", environ("GCS_PREFIX", strings.Repeat("a", 990), "STATE_KEY", strings.Repeat("b", 950)), []string{"GCS_PREFIX: is too long", "STATE_KEY: is too long"}},
+		{"not true or false", environ("TENANT_EVENTS", "maybe"), []string{`TENANT_EVENTS: "maybe" is not true or false`}},
+		{"filter with a line break", environ("EVENT_TYPES", "a,b\nc"), []string{"EVENT_TYPES: \"b\\nc\" holds"}},
+		{"filters too long", environ("PROJECT_IDS", "proj_"+strings.Repeat("a", longestFilter), "ACTOR_IDS", "u"), []string{"PROJECT_IDS, ACTOR_IDS: too long for a request"}},
 		{"no URL", environ("OPENAI_BASE_URL", "https://%zz"), []string{"OPENAI_BASE_URL"}},
 	}
 	for _, tt := range tests {

@@ -71,12 +71,15 @@ func newTransport() *http.Transport {
 }
 
 // query is one request: a range of effective_at (Unix seconds, both ends
-// included), the cursor to go on from ("" at the start), and the most records
-// to answer with.
+// included), the cursor to go on from ("" at the start), the most records to
+// answer with, and which: tenant-scoped ones or the others, and of them those
+// that pass the filter.
 type query struct {
 	gte, lte int64
 	after    string
 	limit    int
+	tenant   bool
+	filter   filter
 }
 
 func (q query) encode() string {
@@ -87,6 +90,12 @@ func (q query) encode() string {
 	}
 	if q.after != "" {
 		v.Set("after", q.after)
+	}
+	if q.tenant {
+		v.Set("tenant_only", "true")
+	}
+	if q.filter != "" {
+		return v.Encode() + "&" + string(q.filter)
 	}
 	return v.Encode()
 }

@@ -200,16 +200,12 @@ func (c *Collector) Run(ctx context.Context, log *slog.Logger) (sum Summary, err
 	if err := r.recover(whole, &state); err != nil { // what an earlier run left staged
 		return sum, err
 	}
-	windows := plan(state, r.started, c.cfg.Overlap, c.cfg.Lookback*3600)
-	object := c.stage(whole, r.started)
+	streams, object, stopped := r.gather(whole, reading, state)
 	defer object.abort()
-
-	stopped := r.read(reading, windows, object)
-	if !windows.answered || errors.Is(stopped, errCursorLoop) {
+	if !answered(streams) {
 		return sum, stopped // nothing to commit
 	}
-	next := windows.next(r.started)
-	next.Organization = r.organization
+	next := r.next(state.State, streams)
 	if !object.empty() {
 		if err := object.close(whole, c.cfg.stepTimeout()); err != nil {
 			return sum, errors.Join(failure(stopped), fmt.Errorf("writing %s: %w", c.stagedURL(object.name), storageHint(err)))

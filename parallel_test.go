@@ -112,7 +112,7 @@ func TestFreshFirst(t *testing.T) {
 					t.Fatal(err)
 				}
 				have := h.collected(h.state())
-				h.API.Each(func(id string, at int64) {
+				h.API.Each(func(id string, at int64, _ bool) {
 					if at > began && have[id] == 0 {
 						t.Errorf("refused %v: %s at +%d s waits", refused, id, at-began)
 					}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"path"
+	"slices"
 	"strings"
 	"time"
 )
@@ -106,8 +107,17 @@ func (r *run) load(ctx context.Context) (snapshot, error) {
 		r.log.Warn(state.note)
 	}
 	r.organization = state.Organization
-	r.sum.OpenWindows, r.sum.Watermark, r.collectedTo = len(state.Backlog), state.Watermark, state.Watermark
+	r.stands(state.State)
 	return state, nil
+}
+
+// stands notes what the figures are with this state.
+func (r *run) stands(s State) {
+	r.sum.OpenWindows, r.sum.Watermark, r.collectedTo = len(s.Backlog), s.Watermark, s.collectedTo()
+	if s.Tenant != nil && r.cfg.TenantEvents {
+		r.sum.OpenWindows += len(s.Tenant.Backlog)
+		r.collectedTo = min(r.collectedTo, s.Tenant.collectedTo())
+	}
 }
 
 // recover publishes what the loaded state names as staged, if nobody has.
@@ -155,32 +165,67 @@ func (r *run) recover(ctx context.Context, state *snapshot) error {
 var (
 	errRecordCap = errors.New("MAX_RECORDS is reached")
 	errRunTime   = errors.New("RUN_TIMEOUT_SECONDS is nearly over")
+	errNoTenant  = errors.New("there are no tenant-scoped events")
 )
 
 // failure is what stopped a run, where that is an error.
 func failure(stopped error) error {
-	if errors.Is(stopped, errRecordCap) || errors.Is(stopped, errRunTime) {
+	switch stopped {
+	case errRecordCap, errRunTime, errNoTenant:
 		return nil
 	}
 	return stopped
 }
 
-// errCursorLoop is an answer of an API that does not page consistently: what
-// has been read may hold records twice.
-var errCursorLoop = errors.New("audit log API pages in circles: its cursor comes back to where it was")
+// joined is one error for several, nil for none.
+func joined(errs []error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	return errors.Join(errs...)
+}
+
+// answered reports whether there is anything to commit.
+func answered(streams []*reading) bool {
+	return slices.ContainsFunc(streams, func(s *reading) bool { return s.answered })
+}
+
+// next is the state that follows from what has been read.
+func (r *run) next(state State, streams []*reading) State {
+	state.Organization = r.organization
+	for _, s := range streams {
+		if s.tenant {
+			state.Tenant = s.next(r.started)
+		} else {
+			state.Stream = *s.next(r.started)
+		}
+	}
+	return state
+}
 
 // commit makes what has been read count.
 func (r *run) commit(ctx context.Context, old snapshot, next State) (err error) {
 	if r.committed, err = r.Collector.commit(ctx, old, next); err != nil {
 		return err
 	}
-	r.sum.OpenWindows, r.sum.Watermark = len(next.Backlog), next.Watermark
-	r.collectedTo = next.Watermark
-	if len(next.Backlog) == 0 {
-		r.collectedTo = r.started.Unix()
-	}
+	r.stands(next)
 	r.log.Info(fmt.Sprintf("Saved state: last_effective_at=%d", next.Watermark))
+	if old.generation != 0 {
+		r.noteFilter(&old.Stream, &next.Stream)
+	}
+	if old.Tenant != nil {
+		r.noteFilter(old.Tenant, next.Tenant)
+	}
 	return nil
+}
+
+// noteFilter says where a stream has a new filter.
+func (r *run) noteFilter(old, next *Stream) {
+	if old.Filter != next.Filter {
+		r.log.Warn(fmt.Sprintf("The filters have changed: what they leave out, before and from now on, is not collected by itself; auditlog backfill collects it (README, Filters). They were: %s; they are: %s", old.Filter, next.Filter),
+			"high", next.High)
+	}
 }
 
 // yield ends a run that another one got ahead of. What it staged can never be
@@ -212,7 +257,7 @@ func (r *run) publish(ctx context.Context, committed State, stopped error) error
 		r.log.Info(fmt.Sprintf("Wrote %d records to %s", r.sum.Records, r.sum.Object))
 		r.log.Info(fmt.Sprintf("Successfully processed %d records", r.sum.Records))
 	}
-	if n := len(committed.Backlog); n > 0 {
+	if n := r.sum.OpenWindows; n > 0 {
 		advice := ""
 		if failure(stopped) == nil {
 			advice = ". Where that goes on, raise MAX_RECORDS or RUN_TIMEOUT_SECONDS, or run more often"

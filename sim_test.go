@@ -30,13 +30,14 @@ type setting struct {
 	eager       bool   // the feed takes an object as soon as it is there; else after the run
 	remove      bool   // the feed deletes what it has taken
 	width       string // FETCH_CONCURRENCY, "" for 1
+	tenant      string // TENANT_EVENTS
 }
 
 var simulated = []setting{
-	{"feed deletes at once", "", true, true, ""},
-	{"feed deletes later", "", false, true, ""},
-	{"state bucket", "states", true, false, ""},
-	{"side by side", "", true, true, "4"},
+	{"feed deletes at once", "", true, true, "", ""},
+	{"feed deletes later", "", false, true, "", ""},
+	{"state bucket, tenant events", "states", true, false, "", "true"},
+	{"side by side", "", true, true, "4", ""},
 }
 
 // settings are those to simulate exhaustively. When the feed comes matters
@@ -57,7 +58,8 @@ func inSimulation(t *testing.T, s setting, f func(h *harness)) {
 	inBubble(t, func(t *testing.T, h *harness) {
 		h.env["STATE_BUCKET"] = s.stateBucket
 		h.env["FETCH_CONCURRENCY"] = cmp.Or(s.width, "1")
-		h.watch = &witness{h: h, setting: s, named: map[string]bool{}}
+		h.env["TENANT_EVENTS"] = s.tenant
+		h.watch = &witness{h: h, setting: s, named: map[string]bool{}, shown: map[bool]int{}}
 		f(h)
 	})
 }
@@ -107,7 +109,7 @@ type witness struct {
 	setting
 	state      State
 	generation int64           // of the state; 0: there is none yet
-	shown      int             // records that the run which wrote it could have been shown
+	shown      map[bool]int    // records that the last run which read a stream, tenant or not, could have been shown
 	named      map[string]bool // ids in the objects that the states have named as staged
 
 	// Of long stories, whose records are too many to be looked through each time.
@@ -130,7 +132,13 @@ func (w *witness) look(shown int) {
 			h.t.Errorf("the commit replaces the name of %s, which is not published", w.state.Staged)
 		}
 		known := next.Staged == w.state.Staged // a backfill keeps the name
-		w.state, w.generation, w.shown = next.State, o.Generation, shown
+		if next.LastRun != w.state.LastRun {
+			w.shown[false] = shown
+		}
+		if t := w.state.Tenant; next.Tenant != nil && (t == nil || t.LastRun != next.Tenant.LastRun) {
+			w.shown[true] = shown
+		}
+		w.state, w.generation = next.State, o.Generation
 		ids := h.staged(w.state)
 		if ids == nil && next.Staged != "" && !known {
 			h.t.Errorf("the state names %s as staged, which is not there", next.Staged)
@@ -159,8 +167,15 @@ func (w *witness) look(shown int) {
 func (w *witness) complete() {
 	w.h.t.Helper()
 	have := w.h.collected(State{})
-	w.h.API.Each(func(id string, at int64) {
-		left := slices.ContainsFunc(w.state.Backlog, func(b window) bool { return b.unread(at) })
+	w.h.API.Each(func(id string, at int64, tenant bool) {
+		stream := &w.state.Stream
+		if tenant {
+			if stream = w.state.Tenant; stream == nil && strings.Contains(w.h.logs.String(), "no tenant-scoped events") {
+				return // it says so
+			}
+			stream = cmp.Or(stream, &Stream{})
+		}
+		left := slices.ContainsFunc(stream.Backlog, func(b window) bool { return b.unread(at) })
 		if have[id] == 0 && !left && at >= w.h.Since {
 			w.h.t.Errorf("a run ended well without %s at %d, and does not say so", id, at)
 		}

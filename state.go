@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"path"
-	"slices"
 	"strings"
 	"time"
 
@@ -22,33 +20,15 @@ import (
 // about a million records.
 const maxStateBytes = 64 << 20
 
-// State is the content of the state object: what has been collected, and what
-// is left to do. Times are Unix seconds.
+// State is the content of the state object.
 //
 // The Python function's state has the first two keys only and is read as it
 // is; that function in turn reads ours by its first key.
 type State struct {
-	// Watermark says that all records before it are collected: High when there
-	// is no backlog, else the oldest Gte of it. People edit it by hand to have a
-	// range read again.
-	Watermark int64  `json:"last_effective_at"`
-	LastRun   string `json:"last_run"` // RFC 3339, UTC
+	Stream
 
-	// High bounds what windows have covered: the next one begins an overlap
-	// before it.
-	High    int64    `json:"high"`
-	Backlog []window `json:"backlog"` // newest to oldest
-
-	// Covered is what is collected or in the backlog, newest to oldest, up to
-	// High. None: it is not known, as where another function began the state.
-	Covered []span `json:"covered,omitempty"`
-
-	// RecentIDs are the collected records that a later read can bring again,
-	// each with its effective_at. From RecentSince on they are complete, and no
-	// new window reaches further back: OVERLAP_SECONDS may be raised without
-	// repeating what lies before.
-	RecentIDs   map[string]int64 `json:"recent_ids"`
-	RecentSince int64            `json:"recent_since,omitempty"`
+	// Tenant is the stream of tenant-scoped records; nil where none was read.
+	Tenant *Stream `json:"tenant,omitempty"`
 
 	// Staged names the object that the commit of this state makes part of the
 	// feed, until a later state does not name it; LastObject is its final name.
@@ -63,6 +43,9 @@ type State struct {
 
 	// Organization is the one whose records these are, as the API names it.
 	Organization string `json:"organization,omitempty"`
+
+	// LastBackfill is an id of the last backfill that was put into a backlog.
+	LastBackfill string `json:"last_backfill,omitempty"`
 }
 
 // stages reports whether an object of this generation is the one that Staged
@@ -84,6 +67,10 @@ type window struct {
 	Top     int64 `json:"top,omitempty"`
 	// Unordered is set once records of the window did not come newest first.
 	Unordered bool `json:"unordered,omitempty"`
+
+	// Filter limits what it brings. It stays what it was as the window began,
+	// whatever the settings become.
+	Filter filter `json:"filter,omitempty"`
 }
 
 // descends reports whether the window has been seen to come newest first, so
@@ -136,126 +123,55 @@ func (w *window) restart() (repeats bool) {
 	return repeats
 }
 
-// watermark is what last_effective_at must be for the other keys.
-func (s *State) watermark() int64 {
-	if len(s.Backlog) == 0 {
-		return s.High
-	}
-	return slices.MinFunc(s.Backlog, func(a, b window) int { return int(a.Gte - b.Gte) }).Gte
-}
-
 // snapshot is the state as one read of the object gave it.
 type snapshot struct {
 	State
 	generation int64 // 0: there is no object, this is the first run
 	note       string
-	// continues is set where High and RecentIDs are the collector's own, so that
-	// a record below High that is not among them has appeared late.
-	continues bool
 }
 
-// decodeState reads a state object. It refuses what no collector can have
-// written: guessing would lose or repeat records.
+// decodeState reads a state object. Of what no collector can have written it
+// says why it refuses it.
 func decodeState(data []byte, now time.Time) (snapshot, error) {
 	var stored struct {
 		State
-		// These hide State's keys: their absence, or another spelling, tells.
+		Tenant json.RawMessage `json:"tenant"`
+
+		// These hide keys that decodeStream reads.
 		Watermark json.RawMessage `json:"last_effective_at"`
 		LastRun   json.RawMessage `json:"last_run"`
-		High      *int64          `json:"high"`
+		RecentIDs json.RawMessage `json:"recent_ids"`
+	}
+	main, note, err := decodeStream(data, now)
+	if err != nil {
+		return snapshot{}, err
 	}
 	if err := json.Unmarshal(data, &stored); err != nil {
 		return snapshot{}, err
 	}
-	limit := now.Add(24 * time.Hour).Unix()
-	plausible := func(name string, t int64) error {
-		if t < 0 || t > limit {
-			return fmt.Errorf("%q is %d, which is negative or more than a day ahead", name, t)
+	snap := snapshot{State: stored.State, note: note}
+	snap.Stream = main
+	if t := stored.Tenant; len(t) > 0 && string(t) != "null" {
+		tenant, note, err := decodeStream(t, now)
+		if err != nil {
+			return snapshot{}, fmt.Errorf(`"tenant": %w`, err)
 		}
-		return nil
-	}
-
-	if stored.Watermark == nil {
-		return snapshot{}, errors.New(`it is no JSON object with "last_effective_at"`)
-	}
-	watermark, err := wholeNumber(stored.Watermark)
-	if err != nil {
-		return snapshot{}, fmt.Errorf(`"last_effective_at": %w`, err)
-	}
-	if err := plausible("last_effective_at", watermark); err != nil {
-		return snapshot{}, err
-	}
-	s := stored.State
-	_ = json.Unmarshal(stored.LastRun, &s.LastRun) // informs only: whatever it is will do
-	if stored.High != nil {
-		s.High = *stored.High
-	}
-	if err := errors.Join(plausible("high", s.High), plausible("recent_since", s.RecentSince)); err != nil {
-		return snapshot{}, err
-	}
-	if stored.High != nil && s.RecentSince > s.High { // the next window would begin beyond what is covered
-		return snapshot{}, fmt.Errorf(`"recent_since" is %d, after "high", %d: remove "recent_since"`, s.RecentSince, s.High)
-	}
-	for _, w := range s.Backlog {
-		if err := errors.Join(plausible("gte", w.Gte), plausible("lte", w.Lte), plausible("after_at", w.AfterAt)); err != nil {
-			return snapshot{}, err
-		}
-		if w.Gte > w.Lte {
-			return snapshot{}, fmt.Errorf(`"backlog" has a window from %d back to %d`, w.Gte, w.Lte)
+		if snap.Tenant = &tenant; note != "" {
+			snap.note = strings.TrimPrefix(snap.note+"; tenant events: "+note, "; ")
 		}
 	}
-	for _, c := range s.Covered {
-		if c.Gte < 0 || c.Gte > c.Lte {
-			return snapshot{}, fmt.Errorf(`"covered" has a range from %d to %d: remove "covered"`, c.Gte, c.Lte)
+	if snap.StagedGeneration < 0 {
+		return snapshot{}, fmt.Errorf(`"staged_generation" is %d: remove it`, snap.StagedGeneration)
+	}
+	if snap.Staged != "" {
+		if !strings.Contains(snap.Staged, "staged") {
+			return snapshot{}, fmt.Errorf(`"staged" is %q, and no staged object has such a name`, snap.Staged)
+		}
+		if _, err := time.Parse(objectLayout, path.Base(snap.LastObject)); err != nil {
+			return snapshot{}, fmt.Errorf(`"last_object" is %q, and "staged" needs a final name there`, snap.LastObject)
 		}
 	}
-	if s.StagedGeneration < 0 {
-		return snapshot{}, fmt.Errorf(`"staged_generation" is %d: remove it`, s.StagedGeneration)
-	}
-	if s.Staged != "" {
-		if !strings.Contains(s.Staged, "staged") {
-			return snapshot{}, fmt.Errorf(`"staged" is %q, and no staged object has such a name`, s.Staged)
-		}
-		if _, err := time.Parse(objectLayout, path.Base(s.LastObject)); err != nil {
-			return snapshot{}, fmt.Errorf(`"last_object" is %q, and "staged" needs a final name there`, s.LastObject)
-		}
-	}
-
-	snap := snapshot{State: s, continues: true}
-	if stored.High == nil { // the Python function's
-		snap.High, snap.Backlog, snap.Covered = watermark, nil, nil
-		snap.RecentIDs, snap.RecentSince, snap.continues = nil, 0, false
-	}
-	if implied := snap.watermark(); watermark != implied {
-		snap.note = fmt.Sprintf("last_effective_at was set by hand from %d to %d: reading goes on from there", implied, watermark)
-		snap.edit(watermark)
-		snap.continues = false
-	}
-	snap.Watermark = watermark
 	return snap, nil
-}
-
-// edit makes the other keys follow a watermark that was set by hand. Moved
-// back, everything from it on is read again, and written again. Moved forward,
-// what lies before it is given up.
-func (s *State) edit(watermark int64) {
-	if watermark < s.watermark() {
-		s.High, s.Backlog = watermark, nil
-		maps.DeleteFunc(s.RecentIDs, func(_ string, at int64) bool { return at >= watermark })
-		if s.RecentSince == 0 || s.RecentSince > watermark { // the ids below are not complete
-			s.RecentSince = watermark
-		}
-		return
-	}
-	var kept []window
-	for _, w := range s.Backlog {
-		if watermark > w.Lte || w.descends() && watermark > w.AfterAt {
-			continue // nothing of it is left to read
-		}
-		w.Gte = max(w.Gte, watermark)
-		kept = append(kept, w)
-	}
-	s.Backlog, s.High = kept, max(s.High, watermark)
 }
 
 // load reads the state object. An absent object means a first run; nothing
@@ -324,12 +240,13 @@ func (c *Collector) commit(ctx context.Context, old snapshot, next State) (time.
 	case readErr == nil && bytes.Equal(found, data):
 		return written, nil
 	case readErr == nil && generation != old.generation:
-		// Somebody may have edited it since: what it names as staged tells.
+		// Somebody may have edited it since, or run: what it names tells.
 		snap, decodeErr := decodeState(found, time.Now())
 		switch {
 		case decodeErr != nil:
 			return time.Time{}, fmt.Errorf("writing state %s: %w; and what is there now is damaged: %v", c.stateURL(), storageHint(err), decodeErr)
-		case next.Staged != "" && next.Staged != old.Staged && snap.Staged == next.Staged:
+		case next.Staged != "" && next.Staged != old.Staged && snap.Staged == next.Staged,
+			next.LastBackfill != old.LastBackfill && snap.LastBackfill == next.LastBackfill:
 			return written, nil
 		}
 		return time.Time{}, errOvertaken

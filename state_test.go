@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 var testNow = time.Date(2026, 11, 24, 1, 0, 0, 0, time.UTC)
@@ -34,8 +35,8 @@ func TestDecodeState(t *testing.T) {
 				s.RecentIDs, s.RecentSince = map[string]int64{"audit_log-b": w2}, 1795484000
 			}), true, false},
 		{"the Python function's", `{"last_effective_at": 1795397838, "last_run": "2026-11-24T01:00:02.123456+00:00"}`,
-			State{Watermark: w1, High: w1}, false, false},
-		{"the Python function's, as a float", `{"last_effective_at": 1795397838.0}`, State{Watermark: w1, High: w1}, false, false},
+			State{Stream: Stream{Watermark: w1, High: w1}}, false, false},
+		{"the Python function's, as a float", `{"last_effective_at": 1795397838.0}`, State{Stream: Stream{Watermark: w1, High: w1}}, false, false},
 		{"edited back: read again from there", strings.Replace(full, `_at":1795397838`, `_at":1795000000`, 1),
 			with(staged, func(s *State) {
 				s.Watermark, s.High, s.RecentSince = 1795000000, 1795000000, 1795000000
@@ -65,7 +66,7 @@ func TestDecodeState(t *testing.T) {
 				t.Fatal(err)
 			}
 			got.LastRun = ""
-			if diff := cmp.Diff(tt.want, got.State); diff != "" {
+			if diff := cmp.Diff(tt.want, got.State, cmpopts.IgnoreUnexported(Stream{})); diff != "" {
 				t.Errorf("state differs (-want +got):\n%s", diff)
 			}
 			if got.continues != tt.continues || (got.note != "") != tt.note {
@@ -97,6 +98,9 @@ func TestDecodeStateRefuses(t *testing.T) {
 		"window backwards":     `{"last_effective_at": 1, "high": 9, "backlog": [{"gte": 5, "lte": 1}]}`,
 		"window ahead":         fmt.Sprintf(`{"last_effective_at": 1, "high": 9, "backlog": [{"gte": 1, "lte": %d}]}`, ahead),
 		"window negative":      `{"last_effective_at": 1, "high": 9, "backlog": [{"gte": -1, "lte": 4}]}`,
+		"filter not of ours":   `{"last_effective_at": 1, "high": 9, "backlog": [{"gte": 1, "lte": 4, "filter": "limit=1"}]}`,
+		"tenant damaged":       `{"last_effective_at": 1, "high": 9, "tenant": {"high": 1}}`,
+		"tenant a list":        `{"last_effective_at": 1, "high": 9, "tenant": []}`,
 		"ids a list":           `{"last_effective_at": 1, "high": 1, "recent_ids": ["x"]}`,
 		"staged elsewhere":     `{"last_effective_at": 1, "high": 1, "staged": "x/y", "last_object": "p/openai_auditlog_20261124_010002.ndjson"}`,
 		"staged without name":  `{"last_effective_at": 1, "high": 1, "staged": "x/staged/y"}`,
@@ -112,11 +116,15 @@ func TestDecodeStateRefuses(t *testing.T) {
 
 // TestStateRoundTrip: what is stored is what is read, whatever the windows.
 func TestStateRoundTrip(t *testing.T) {
-	s := State{
+	s := State{Stream: Stream{
 		LastRun: "2026-11-24T01:00:02Z", High: 1795484238, Backlog: []window{{Gte: 10, Lte: 20}, {Gte: 1, Lte: 9, After: "x", AfterAt: 5, Top: 4, Unordered: true}},
-		RecentIDs: map[string]int64{"a": 1}, RecentSince: 1, LastObject: "p/openai_auditlog_20261124_010002.ndjson", Staged: "s/staged/x", Organization: "org-x",
+		RecentIDs: map[string]int64{"a": 1}, RecentSince: 1, Covered: []span{{Gte: 1, Lte: 2, Filter: "event_types%5B%5D=a"}},
+	}, LastObject: "p/openai_auditlog_20261124_010002.ndjson", Staged: "s/staged/x", Organization: "org-x", LastBackfill: "b",
 	}
 	s.Watermark = s.watermark()
+	tenant := s.Stream
+	tenant.Filter = "event_types%5B%5D=a&project_ids%5B%5D=p"
+	s.Tenant = &tenant
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +133,7 @@ func TestStateRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(s, got.State); diff != "" || got.note != "" || s.Watermark != 1 {
+	if diff := cmp.Diff(s, got.State, cmpopts.IgnoreUnexported(Stream{})); diff != "" || got.note != "" || s.Watermark != 1 {
 		t.Errorf("watermark %d, note %q, differs (-want +got):\n%s", s.Watermark, got.note, diff)
 	}
 }

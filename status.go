@@ -27,7 +27,7 @@ type Status struct {
 	StagedNow  StagedNow
 	StagedSize int64 // where it is there
 
-	continues bool
+	tenant bool // TENANT_EVENTS
 }
 
 // StagedNow is what has become of the object that the state names as staged.
@@ -48,7 +48,7 @@ const (
 // it is damaged, the error says what to do. With an error the status holds what
 // was read, if Committed is set.
 func (c *Collector) Status(ctx context.Context) (Status, error) {
-	s := Status{URL: c.stateURL(), Prefix: c.logURL(c.cfg.Prefix + "/"), StagedNow: StagedNone}
+	s := Status{URL: c.stateURL(), tenant: c.cfg.TenantEvents, Prefix: c.logURL(c.cfg.Prefix + "/"), StagedNow: StagedNone}
 	data, _, written, err := c.readState(ctx)
 	switch {
 	case errors.Is(err, storage.ErrObjectNotExist) && !bucketMissing(err):
@@ -60,7 +60,7 @@ func (c *Collector) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return s, fmt.Errorf("state %s is damaged: %w; restore an older version of the object, or mend last_effective_at in it (Unix seconds)", s.URL, err)
 	}
-	s.State, s.Committed, s.Written, s.Note, s.continues = snap.State, true, written, snap.note, snap.continues
+	s.State, s.Committed, s.Written, s.Note = snap.State, true, written, snap.note
 	if s.Staged != "" {
 		err = c.lookStaged(ctx, &s)
 	}
@@ -96,9 +96,9 @@ func (s *Status) Lag(now time.Time) int64 {
 	if !s.Committed {
 		return 0
 	}
-	collectedTo := s.Watermark
-	if run, err := time.Parse(time.RFC3339, s.LastRun); err == nil && s.continues && len(s.Backlog) == 0 {
-		collectedTo = run.Unix()
+	collectedTo := s.collectedTo()
+	if s.Tenant != nil && s.tenant {
+		collectedTo = min(collectedTo, s.Tenant.collectedTo())
 	}
 	return max(0, now.Unix()-collectedTo)
 }

@@ -2,24 +2,26 @@ package auditlog
 
 import (
 	"cmp"
+	"context"
 	"iter"
 	"maps"
 	"slices"
 	"time"
 )
 
-// reading is what a run knows of the windows it reads and of the records it
-// has met in them.
+// reading is what a run knows of a stream: the windows it reads, and the records
+// it has met in them.
 //
 // Nothing lost and nothing repeated rest on three things, whatever order pages
 // come in, as long as they page consistently: the filters bound each window,
 // the cursor goes through it once, and ids tell apart what two windows share.
 type reading struct {
-	overlap   int64
-	windows   []*part // the new window's parts, then the backlog, newest to oldest
-	before    State   // as loaded
-	first     bool    // there was no state
-	continues bool    // see snapshot
+	tenant  bool // of tenant-scoped records
+	overlap int64
+	filter  filter  // of the new window
+	windows []*part // the new window's parts, then the backlog, newest to oldest
+	before  Stream  // as loaded
+	first   bool    // it was not there
 
 	// ids are collected records that a window can bring again: those of the
 	// state, and those met in this run that another window shares.
@@ -37,6 +39,15 @@ type reading struct {
 	empty    bool      // no record so far
 	newest   int64     // newest effective_at of its records, no less than before.High; see take
 	date     time.Time // the API's clock at its first page
+
+	// Of the reading of it; see run.read.
+	ctx       context.Context
+	stop      context.CancelFunc
+	stopped   error // why no more of it is read, nil as long as it is
+	requested int   // requests sent
+	busy      int   // those under way
+	asked     int   // records that those ask for
+	collected int   // records
 }
 
 // part is a window that a run reads, or what is left of one that is shared.
@@ -45,6 +56,8 @@ type part struct {
 	fresh    bool            // of the new window
 	busy     bool            // a request for it is under way
 	done     bool            // it is read to its end
+	aside    bool            // it is left for another run
+	place    place           // what it was planned as
 	atCursor map[string]bool // the records at its AfterAt
 
 	// Of the reading of it in this run:
@@ -61,30 +74,35 @@ type sighting struct {
 	through *part // nil: in an earlier run
 }
 
-// plan lays out the windows of a run. Fresh records come first, so that they
-// never wait behind old ones.
-func plan(s snapshot, now time.Time, overlap, lookback int64) *reading {
-	r := &reading{
-		overlap:   overlap,
-		before:    s.State,
-		first:     s.generation == 0,
-		continues: s.continues,
-		ids:       make(map[string]sighting, len(s.RecentIDs)),
-		newest:    s.High,
-		empty:     true,
-	}
+// place tells windows as planned apart: n is 0 for the new one, then the place in
+// the backlog.
+type place struct {
+	tenant bool
+	n      int
+}
+
+// plan lays out the windows of a run; before is nil for a first one. Fresh
+// records come first, so that they never wait behind old ones.
+func plan(before *Stream, now time.Time, overlap, lookback int64, f filter) *reading {
+	r := &reading{overlap: overlap, filter: f, first: before == nil, empty: true}
 	fresh := window{Gte: max(0, now.Unix()-lookback), Lte: now.Unix()}
 	if !r.first {
+		r.before = *before
 		// A clock that has been set back must not leave a gap.
-		fresh = window{Gte: max(0, s.High-overlap, s.RecentSince), Lte: max(now.Unix(), s.High)}
+		fresh = window{Gte: max(0, before.High-overlap, before.RecentSince), Lte: max(now.Unix(), before.High)}
 	}
-	r.begin, r.end = fresh.Gte, fresh.Lte
+	fresh.Filter = f
+	r.begin, r.end, r.newest = fresh.Gte, fresh.Lte, r.before.High
 	r.windows = append(r.windows, &part{window: fresh, fresh: true})
-	for _, w := range s.Backlog {
+	for _, w := range r.before.Backlog {
 		r.windows = append(r.windows, &part{window: w, oldest: w.AfterAt})
 	}
 	slices.SortStableFunc(r.windows[1:], func(a, b *part) int { return newestToOldest(a.window, b.window) })
-	for id, at := range s.RecentIDs {
+	for i, w := range r.windows {
+		w.place.n = i
+	}
+	r.ids = make(map[string]sighting, len(r.before.RecentIDs))
+	for id, at := range r.before.RecentIDs {
 		r.ids[id] = sighting{at: at}
 	}
 	return r
@@ -115,7 +133,7 @@ func (r *reading) idle() []*part {
 		if fresh = fresh || w.fresh; fresh && !w.fresh {
 			break
 		}
-		if !w.busy {
+		if !w.busy && !w.aside {
 			list = append(list, w)
 		}
 	}
@@ -152,7 +170,7 @@ func (r *reading) share(w *part, workers int, limit int) {
 		if below -= step; i == parts-1 {
 			below = gte
 		}
-		split = append(split, &part{window: window{Gte: below, Lte: lte}, fresh: w.fresh})
+		split = append(split, &part{window: window{Gte: below, Lte: lte, Filter: w.Filter}, fresh: w.fresh, place: w.place})
 	}
 	r.windows = slices.Insert(r.windows, slices.Index(r.windows, w)+1, split...)
 }
@@ -267,7 +285,7 @@ func (r *reading) keepAtCursor(w *part) {
 // lateness is by how many seconds a record that was not seen before is older
 // than what the run before this one covered; 0 where it is not late.
 func (r *reading) lateness(w *part, rec record) int64 {
-	if !w.fresh || !r.continues {
+	if !w.fresh || !r.before.continues || r.before.Filter != r.filter {
 		return 0
 	}
 	for b := range r.open() {
@@ -278,9 +296,21 @@ func (r *reading) lateness(w *part, rec record) int64 {
 	return max(0, r.before.High-rec.at)
 }
 
-// next is the state that follows from what has been read. It must not be
-// called before the new window has been answered.
-func (r *reading) next(now time.Time) State {
+// next is the stream that follows from what has been read; nil where there is
+// none.
+func (r *reading) next(now time.Time) *Stream {
+	s := r.before
+	switch {
+	case r.answered:
+	case r.first && r.stopped == errNoTenant:
+		return nil
+	case r.first: // what the look-back reaches must not move on while it fails
+		s.Watermark, s.High, s.RecentSince, s.Backlog = r.begin, r.begin, r.begin, []window{}
+		s.Covered, s.Filter, s.RecentIDs = []span{{r.begin, r.begin, r.filter}}, r.filter, map[string]int64{}
+		return &s
+	default:
+		return &s
+	}
 	// The new window covers up to its newest record where it was read to its
 	// end; up to its own end where it was empty or has a rest in the backlog.
 	// The API's clock has a say in that: where the local one is fast, records
@@ -302,12 +332,11 @@ func (r *reading) next(now time.Time) State {
 	}
 	r.prune()
 
-	s := r.before
 	s.LastRun = now.UTC().Format(time.RFC3339)
-	s.High = high
+	s.High, s.Filter, s.continues = high, r.filter, true
 	s.RecentSince = max(r.begin, high-r.overlap)
 	if r.first || len(s.Covered) > 0 { // what is not known stays so
-		s.Covered = cover(s.Covered, span{r.begin, high})
+		s.Covered = cover(s.Covered, span{r.begin, high, r.filter})
 	}
 	s.Backlog = []window{}
 	for w := range r.open() {
@@ -318,5 +347,5 @@ func (r *reading) next(now time.Time) State {
 		s.RecentIDs[id] = m.at
 	}
 	s.Watermark = s.watermark()
-	return s
+	return &s
 }

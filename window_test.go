@@ -85,19 +85,19 @@ type windowStory struct {
 // windowRun does what a run does with windows, without the network: up to width
 // requests are under way, and answered in any order. local is the host's clock,
 // api the API's, zero when it tells none.
-func windowRun(s snapshot, p *pager, local, api time.Time, overlap, pageSize, maxRecords int64, width int, story windowStory) snapshot {
+func windowRun(s *Stream, p *pager, local, api time.Time, overlap, pageSize, maxRecords int64, width int, story windowStory) *Stream {
 	type request struct {
 		w  *part
 		q  query
 		pg page
 	}
-	r := plan(s, local, overlap, 10_000)
+	r := plan(s, local, overlap, 10_000, "")
 	var sent []request
 	asked, stopped := int64(0), false // asked counts the records collected, too
 	for {
 		for _, w := range r.idle() {
 			if limit := min(pageSize, maxRecords-asked); !stopped && len(sent) < width && limit > 0 {
-				q := query{w.Gte, w.Lte, w.After, int(limit)}
+				q := query{gte: w.Gte, lte: w.Lte, after: w.After, limit: int(limit)}
 				w.busy = true
 				asked += limit
 				sent = append(sent, request{w, q, p.page(q)})
@@ -136,7 +136,7 @@ func windowRun(s snapshot, p *pager, local, api time.Time, overlap, pageSize, ma
 	if !r.answered {
 		return s // nothing to commit
 	}
-	return snapshot{State: r.next(local), generation: 1, continues: true}
+	return r.next(local)
 }
 
 var windowOrders = []struct {
@@ -195,13 +195,13 @@ func windowScenario(t *testing.T, compare func(a, b record) int, cursorsExpire b
 		all = append(all, r)
 		p.add(r)
 	}
-	var s snapshot
+	var s *Stream
 	check := func() {
 		for _, r := range all {
 			if counts[r.id] > 1 && !repeats {
 				t.Errorf("record %s at %d collected %d times", r.id, r.at, counts[r.id])
 			}
-			if counts[r.id] == 0 && r.at < s.Watermark-late {
+			if counts[r.id] == 0 && s != nil && r.at < s.Watermark-late {
 				t.Errorf("watermark %d has passed record %s at %d", s.Watermark, r.id, r.at)
 			}
 		}
@@ -298,7 +298,7 @@ func TestHigh(t *testing.T) {
 	whole := page{records: []record{{id: "a", at: now - 50}}}
 	tests := []struct {
 		name   string
-		before snapshot
+		before *Stream
 		page   page
 		date   int64 // the API's clock, 0 for none
 		want   int64
@@ -314,12 +314,12 @@ func TestHigh(t *testing.T) {
 		{"a rest, local clock fast: the API's clock", known(now - 500), more, now - 30, now - 30},
 		{"a rest, API's clock wrong: the newest record", known(now - 500), more, now - 400, now - 50},
 		{"a rest, no clock of the API: the newest record", known(now - 500), more, 0, now - 50},
-		{"first run, empty, no clock of the API: its start", snapshot{}, page{}, 0, now - 3600},
+		{"first run, empty, no clock of the API: its start", nil, page{}, 0, now - 3600},
 		{"local clock set back: as before", known(now + 700), page{}, now, now + 700},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r := plan(tt.before, time.Unix(now, 0), 120, 3600)
+			r := plan(tt.before, time.Unix(now, 0), 120, 3600, "")
 			if tt.date != 0 {
 				tt.page.date = time.Unix(tt.date, 0)
 			}
@@ -336,7 +336,7 @@ func TestHigh(t *testing.T) {
 // others of its kind may have appeared behind the cursor.
 func TestAppearsWhileRead(t *testing.T) {
 	const now = 1_000_000 // by the host's clock, 100 seconds ahead of the API's
-	r := plan(known(now-500), time.Unix(now, 0), 120, 3600)
+	r := plan(known(now-500), time.Unix(now, 0), 120, 3600, "")
 	w := r.windows[0]
 	r.take(w, page{records: []record{{id: "a", at: now - 130}}, cursor: "a", more: true, date: time.Unix(now-100, 0)})
 	late := record{id: "b", at: now - 60}
@@ -351,7 +351,7 @@ func TestAppearsWhileRead(t *testing.T) {
 // where the part with its newest records is read.
 func TestUnreadPart(t *testing.T) {
 	const now = 1_000_000
-	r := plan(known(now-5000), time.Unix(now, 0), 120, 3600)
+	r := plan(known(now-5000), time.Unix(now, 0), 120, 3600, "")
 	w := r.windows[0]
 	first := page{records: []record{{id: "a", at: now - 10}, {id: "b", at: now - 20}}, cursor: "b", more: true, date: time.Unix(now, 0)}
 	r.take(w, first)
@@ -375,7 +375,7 @@ func TestUnreadPart(t *testing.T) {
 // whose pages come oldest first, does not hold high up.
 func TestDateStandsStill(t *testing.T) {
 	const now = 1_000_000
-	r := plan(known(now-500), time.Unix(now, 0), 120, 3600)
+	r := plan(known(now-500), time.Unix(now, 0), 120, 3600, "")
 	w := r.windows[0]
 	for i, at := range []int64{now - 600, now - 400, now - 50} {
 		rec := record{id: fmt.Sprint(i), at: at}
@@ -401,14 +401,12 @@ func TestOneDescentIsNeeded(t *testing.T) {
 	}
 }
 
-func known(high int64) snapshot {
-	return snapshot{State: State{High: high}, generation: 1, continues: true}
-}
+func known(high int64) *Stream { return &Stream{High: high, continues: true} }
 
 // TestInclusiveCursor: an API whose page begins with the cursor's own record,
 // and the others of its second, repeats nothing.
 func TestInclusiveCursor(t *testing.T) {
-	r := plan(snapshot{}, time.Unix(1000, 0), 0, 1000)
+	r := plan(nil, time.Unix(1000, 0), 0, 1000, "")
 	w := r.windows[0]
 	var got []string
 	for _, p := range []page{
@@ -437,7 +435,7 @@ func TestFlatMemory(t *testing.T) {
 		"oldest first": func(i int64) int64 { return i + 1 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := plan(snapshot{}, time.Unix(1_000_000, 0), 120, 1_000_000)
+			r := plan(nil, time.Unix(1_000_000, 0), 120, 1_000_000, "")
 			w := r.windows[0]
 			most := 0
 			for i := int64(0); i < 200_000; i += 100 {

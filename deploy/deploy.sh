@@ -47,6 +47,8 @@ Collector
   --overlap-seconds N    how far a run reaches back behind what is collected (900)
   --lookback-hours N     how far back the first run reaches
   --base-url URL         API base URL: a regional host or a proxy
+  --setting NAME=VALUE   another setting of the README, such as TENANT_EVENTS=true;
+                         can be given more than once
   --max-instances N      most instances at once (1)
   --memory SIZE          memory of an instance (256Mi)
   --rotate-key           store another Admin key
@@ -79,7 +81,7 @@ readonly run_timeout=480 request_timeout=540 ack_deadline=600
 project='' region=us-central1 name=openai-auditlog topic='' schedule='0 * * * *' retry_window=3000
 bucket='' location='' prefix='' versioning='' retention_days='' state_bucket=''
 feed_reader='' feed_deletes=''
-max_records='' overlap_seconds=900 lookback_hours='' base_url='' max_instances=1 memory=256Mi rotate_key=''
+max_records='' overlap_seconds=900 lookback_hours='' base_url='' settings=() max_instances=1 memory=256Mi rotate_key=''
 notify='' alert_hours=3 alert_lag_seconds=14400 readme_url=README.md
 dry_run='' yes='' action=deploy
 
@@ -178,13 +180,17 @@ set_option() {
 	case $1 in
 	--project | --region | --name | --topic | --schedule | --retry-window | \
 		--bucket | --location | --prefix | --retention-days | --state-bucket | --feed-reader | \
-		--max-records | --overlap-seconds | --lookback-hours | --base-url | --max-instances | --memory | \
+		--max-records | --overlap-seconds | --lookback-hours | --base-url | --setting | --max-instances | --memory | \
 		--notify | --alert-hours | --alert-lag-seconds | --readme-url) ;;
 	--versioning | --feed-deletes | --rotate-key | --dry-run | --yes | --destroy) usage_error "$1 takes no value" ;;
 	*) usage_error "$1: no such flag" ;;
 	esac
 	if (($# < 2)) || [[ ! $2 || $2 == --* ]]; then
 		usage_error "$1 needs a value"
+	fi
+	if [[ $1 == --setting ]]; then
+		settings+=("$2")
+		return
 	fi
 	local variable=${1#--}
 	printf -v "${variable//-/_}" '%s' "$2"
@@ -227,6 +233,11 @@ check_flags() {
 	number overlap_seconds 0 31622400
 	[[ ! $lookback_hours ]] || number lookback_hours 1 878400
 	[[ ! $base_url ]] || matches base_url '^https?://[^][:space:]|?#"\\@]+$' 'is not an http or https URL without user, query and fragment'
+	local setting
+	for setting in "${settings[@]}"; do
+		[[ $setting =~ ^(PAGE_SIZE|FETCH_CONCURRENCY|TENANT_EVENTS|EVENT_TYPES|PROJECT_IDS|ACTOR_EMAILS|ACTOR_IDS|RESOURCE_IDS)=[^[:cntrl:]\|]+$ ]] ||
+			usage_error "--setting $setting: is not NAME=VALUE of a setting that has no flag"
+	done
 	number max_instances 1 1000
 	matches memory '^[0-9]+(Mi|Gi)$' 'is not a size such as 256Mi'
 	[[ ! $notify ]] || matches notify "$email" 'is not an e-mail address'
@@ -653,6 +664,7 @@ collector() {
 	[[ ! $max_records ]] || env+=("MAX_RECORDS=$max_records")
 	[[ ! $lookback_hours ]] || env+=("LOOKBACK_HOURS=$lookback_hours")
 	[[ ! $base_url ]] || env+=("OPENAI_BASE_URL=$base_url")
+	env+=("${settings[@]}")
 	local function=(
 		functions deploy "$name" --gen2 --region="$region"
 		--runtime=go126 --source=. --entry-point=main

@@ -167,7 +167,8 @@ func TestDeployedTwice(t *testing.T) {
 func TestUpdated(t *testing.T) {
 	p := deployed(t, usual)
 	p.deploy(t, "--schedule", "*/30 * * * *", "--retry-window", "1200", "--alert-hours", "5", "--notify", "other@example.com",
-		"--rotate-key", "--max-records", "20000", "--lookback-hours", "720", "--base-url", "https://eu.api.openai.com/v1,x")
+		"--rotate-key", "--max-records", "20000", "--lookback-hours", "720", "--base-url", "https://eu.api.openai.com/v1,x",
+		"--setting", "TENANT_EVENTS=true", "--setting=EVENT_TYPES=login.failed,login.succeeded")
 	var got []string
 	for _, c := range p.changes() {
 		got = append(got, strings.Join(c.Args[:min(4, len(c.Args))], " "))
@@ -184,7 +185,7 @@ func TestUpdated(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("changes (-want +got):\n%s", diff)
 	}
-	env := "|RUN_TIMEOUT_SECONDS=480|MAX_RECORDS=20000|LOOKBACK_HOURS=720|OPENAI_BASE_URL=https://eu.api.openai.com/v1,x"
+	env := "|RUN_TIMEOUT_SECONDS=480|MAX_RECORDS=20000|LOOKBACK_HOURS=720|OPENAI_BASE_URL=https://eu.api.openai.com/v1,x|TENANT_EVENTS=true|EVENT_TYPES=login.failed,login.succeeded"
 	if d := p.given(t, "functions deploy"); !strings.Contains(strings.Join(d.Args, " "), env) {
 		t.Errorf("functions deploy lacks %s:\n%q", env, d.Args)
 	}
@@ -399,7 +400,7 @@ func TestBadFlags(t *testing.T) {
 		{"--state-bucket=" + bucket}, {"--feed-deletes"}, {"--feed-reader=nobody"}, {"--max-records=0"}, {"--max-records=08"}, {"--overlap-seconds=-1"},
 		{"--base-url=ftp://x"}, {"--base-url=https://user@host"}, {"--base-url=https://a|b"}, {"--max-instances=0"}, {"--memory=256"}, {"--notify=a,b@c.d"},
 		{"--retry-window=599"}, {"--retry-window=604801"}, {"--alert-hours=25"}, {"--schedule=@hourly; rm"}, {"--readme-url=https://x\"y"}, {"--destroy", "--rotate-key"},
-		{"--project=Not A Project"},
+		{"--project=Not A Project"}, {"--setting=TENANT_EVENTS"}, {"--setting=TENANT_EVENTS="}, {"--setting=STATE_KEY=x"}, {"--setting=EVENT_TYPES=a|b"},
 	} {
 		if len(flags) > 0 && !strings.HasPrefix(flags[0], "--bucket") {
 			flags = append(flags, "--bucket", bucket)

@@ -176,8 +176,10 @@ func reportState(s *auditlog.Status, now time.Time) report.State {
 		r.LastRun, _ = time.Parse(time.RFC3339, s.LastRun) // whatever else it is, it is unknown
 	}
 	covered, windows := []report.Range{}, []report.Window{}
-	for _, c := range s.Covered {
-		covered = append(covered, report.Range(c))
+	if len(s.Covered) > 0 { // else it is not known
+		for _, c := range s.CoveredAtAll() {
+			covered = append(covered, report.Range{Gte: c.Gte, Lte: c.Lte})
+		}
 	}
 	for i := range s.Backlog {
 		w := &s.Backlog[i]

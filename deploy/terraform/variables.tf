@@ -88,7 +88,7 @@ variable "admin_key_secret" {
 }
 
 variable "settings" {
-  description = "More settings of the collector, by their names in the README: MAX_RECORDS, LOOKBACK_HOURS, OPENAI_BASE_URL, ..."
+  description = "More settings of the collector, by their names in the README: MAX_RECORDS, LOOKBACK_HOURS, TENANT_EVENTS, EVENT_TYPES, ..."
   type        = map(string)
   default     = {}
 

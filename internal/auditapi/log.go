@@ -15,7 +15,8 @@ type record struct {
 	id     string
 	at     int64 // effective_at
 	raw    []byte
-	seq    int    // rank by adding
+	seq    int // rank by adding
+	tenant bool
 	rank   uint64 // in a shuffled order
 	served int    // epoch in which it was served last: older ones are no cursors
 }

@@ -5,6 +5,7 @@ package auditapi
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
@@ -104,14 +105,14 @@ func (s *Server) add(l *log, raw [][]byte) error {
 	}
 	for _, r := range records {
 		s.added++
-		r.seq = s.added
+		r.seq, r.tenant = s.added, l == &s.tenant
 		l.insert(r)
 	}
 	return nil
 }
 
-// Records returns the ordinary records in the order of their adding: the truth
-// that a collector is measured by. The bytes must not be changed.
+// Records returns the records, ordinary and tenant-scoped, in the order of their
+// adding: the truth that a collector is measured by. The bytes must not be changed.
 func (s *Server) Records() [][]byte {
 	var raw [][]byte
 	for _, r := range s.inOrder() {
@@ -120,26 +121,26 @@ func (s *Server) Records() [][]byte {
 	return raw
 }
 
-// Each calls f for each ordinary record, in the order of their adding.
-func (s *Server) Each(f func(id string, effectiveAt int64)) {
+// Each calls f for each record, in the order of their adding.
+func (s *Server) Each(f func(id string, effectiveAt int64, tenant bool)) {
 	for _, r := range s.inOrder() {
-		f(r.id, r.at)
+		f(r.id, r.at, r.tenant)
 	}
 }
 
 func (s *Server) inOrder() []*record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	records := slices.Clone(s.ordinary.records)
+	records := slices.Concat(s.ordinary.records, s.tenant.records)
 	slices.SortFunc(records, func(a, b *record) int { return a.seq - b.seq })
 	return records
 }
 
-// Record returns the ordinary record of that id. The bytes must not be changed.
+// Record returns the record of that id. The bytes must not be changed.
 func (s *Server) Record(id string) (raw []byte, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := s.ordinary.byID[id]
+	r := cmp.Or(s.ordinary.byID[id], s.tenant.byID[id])
 	if r == nil {
 		return nil, false
 	}

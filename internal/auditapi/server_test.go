@@ -119,9 +119,9 @@ func TestAnswer(t *testing.T) {
 	if got := get(s, "").Body.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	s.Each(func(id string, at int64) {
-		if id != "r1" || at != 7 {
-			t.Errorf("record %s at %d", id, at)
+	s.Each(func(id string, at int64, tenant bool) {
+		if id != "r1" || at != 7 || tenant {
+			t.Errorf("record %s at %d, tenant %v", id, at, tenant)
 		}
 	})
 	raw, ok := s.Record("r1")

@@ -174,7 +174,7 @@ func (w *World) Report() Report {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var missing, repeated examples
-	w.API.Each(func(id string, at int64) {
+	w.API.Each(func(id string, at int64, _ bool) {
 		switch t := f.records[id]; {
 		case t == nil && at >= w.Since:
 			missing.add("%s, effective_at %d", id, at)

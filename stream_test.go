@@ -1,0 +1,430 @@
+package auditlog
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/auditlog/internal/fault"
+)
+
+// ofTenant strikes the requests for tenant-scoped records, or all others.
+func ofTenant(tenant bool, f fault.Fault) fault.Script {
+	return func(_ int, r *http.Request) fault.Fault {
+		if r.URL.Query().Has("tenant_only") == tenant {
+			return f
+		}
+		return fault.Fault{}
+	}
+}
+
+func inTenant(t *testing.T, f func(h *harness)) {
+	t.Helper()
+	inBubble(t, func(t *testing.T, h *harness) {
+		h.env["TENANT_EVENTS"] = "true"
+		f(h)
+	})
+}
+
+// TestTenantEvents: they come in the same run, state and object as the others.
+func TestTenantEvents(t *testing.T) {
+	inTenant(t, func(h *harness) {
+		h.add(30, 5, 60)
+		sum := h.mustRun()
+		s := h.state()
+		if sum.Records != 30 || sum.Pages != 2 || len(h.names("openai-auditlog/")) != 1 || s.Tenant == nil {
+			t.Fatalf("figures %+v, state %+v", sum, s)
+		}
+		if s.Watermark != time.Now().Unix()-5 || s.Tenant.Watermark != time.Now().Unix()-2*60-5 {
+			t.Errorf("watermarks %d and %d at %d", s.Watermark, s.Tenant.Watermark, time.Now().Unix())
+		}
+		h.wantLog("Fetching audit logs from ", "Fetching tenant-scoped audit logs from ")
+		time.Sleep(time.Hour)
+		if sum := h.mustRun(); sum.Pages != 2 || sum.Records != 0 || sum.Lag != 0 {
+			t.Errorf("without news %+v", sum)
+		}
+		h.settle()
+	})
+}
+
+// TestNoTenant: an organization without one gets one warning a run, and what else
+// there is. Should it get a tenant, its records are collected.
+func TestNoTenant(t *testing.T) {
+	for _, status := range []int{400, 403} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			inTenant(t, func(h *harness) {
+				h.add(30, 5, 60)
+				h.APIFaults.Set(ofTenant(true, fault.Fault{Kind: fault.Refuse, Status: status, Body: `{"error":{"message":"Organization has no tenant."}}`}))
+				sum := h.mustRun()
+				if n := strings.Count(h.logs.String(), `"severity":"WARNING"`); n != 1 || sum.Records != 20 || h.state().Tenant != nil {
+					t.Errorf("%d warnings, %+v\n%s", n, sum, h.logs.String())
+				}
+				h.wantLog("set TENANT_EVENTS to false", "Organization has no tenant.")
+				h.settle()
+			})
+		})
+	}
+}
+
+// TestStreamFails: what the API refuses of one stream holds nothing back of the
+// other, and is no secret; nor is anything lost, whichever fails first.
+func TestStreamFails(t *testing.T) {
+	faults := map[string]fault.Fault{
+		"403":            {Kind: fault.Refuse, Status: 403},
+		"401":            {Kind: fault.Refuse, Status: 401},
+		"500":            {Kind: fault.Refuse, Status: 500},
+		"429 for a day":  {Kind: fault.Refuse, Status: 429, Header: http.Header{"Retry-After": {"86400"}}},
+		"never answered": {Kind: fault.Hang},
+		"HTML":           {Kind: fault.Refuse, Status: 200, Body: "<html>"},
+	}
+	for name, f := range faults {
+		for _, tenant := range []bool{true, false} {
+			for _, first := range []bool{true, false} {
+				for _, width := range []string{"1", "4"} {
+					if tenant && first && name == "403" {
+						continue // there is no tenant
+					}
+					t.Run(fmt.Sprintf("%s/tenant %v/first %v/width %s", name, tenant, first, width), func(t *testing.T) {
+						inTenant(t, func(h *harness) {
+							h.env["FETCH_CONCURRENCY"] = width
+							if !first {
+								h.add(9, 500, 1)
+								h.mustRun()
+								time.Sleep(time.Hour)
+							}
+							h.add(30, 5, 60)
+							before := h.collected(State{})
+							h.APIFaults.Set(ofTenant(tenant, f))
+							_, err := h.run()
+							if err == nil || strings.Contains(err.Error(), "tenant events: ") != tenant {
+								t.Errorf("error %v", err)
+							}
+							want := 10
+							if tenant {
+								want = 20
+							}
+							if got := len(h.collected(State{})) - len(before); got != want {
+								t.Errorf("%d records of the other stream, want %d", got, want)
+							}
+							h.checkInvariants()
+							time.Sleep(30 * time.Hour) // beyond the look-back
+							h.run()                    // fails, too
+							h.checkInvariants()
+							h.APIFaults.Set(nil)
+							if first && !tenant {
+								h.Since = 0 // the look-back counts from the first run
+							}
+							h.settle()
+						})
+					})
+				}
+			}
+		}
+	}
+}
+
+// TestStreamsHaveTheirOwnCap: a burst of one uses up nothing of the other's
+// MAX_RECORDS, nor of its turns.
+func TestStreamsHaveTheirOwnCap(t *testing.T) {
+	inTenant(t, func(h *harness) {
+		h.env["MAX_RECORDS"], h.env["PAGE_SIZE"] = "20", "5"
+		for range 100 {
+			if err := h.API.Add(h.records.Next(time.Now().Unix() - 5)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 4 {
+			if err := h.API.AddTenant(h.records.Next(time.Now().Unix() - 5)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sum := h.mustRun()
+		if s := h.state(); sum.Records != 24 || len(s.Backlog) != 1 || s.Tenant == nil || len(s.Tenant.Backlog) != 0 {
+			t.Errorf("%+v, state %+v", sum, s)
+		}
+		if second := h.APIFaults.Log()[1].Query; !strings.Contains(second, "tenant_only=true") {
+			t.Errorf("second request %s", second)
+		}
+		h.settle()
+	})
+}
+
+// TestTenantOnlyDropped: where something on the way drops tenant_only, the same
+// records come twice; they are written once.
+func TestTenantOnlyDropped(t *testing.T) {
+	for _, width := range []string{"1", "4"} {
+		inTenant(t, func(h *harness) {
+			h.env["FETCH_CONCURRENCY"] = width
+			for i := range int64(150) {
+				if err := h.API.Add(h.records.Next(time.Now().Unix() - 500 - 60*i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault {
+				q := r.URL.Query()
+				q.Del("tenant_only")
+				r.URL.RawQuery = q.Encode()
+				return fault.Fault{}
+			})
+			for range 3 {
+				if _, err := h.run(); err == nil || !strings.Contains(err.Error(), "same records with tenant_only and without") {
+					t.Errorf("error %v", err)
+				}
+				time.Sleep(time.Hour)
+			}
+			if err := h.Check(); err != nil {
+				t.Error(err)
+			}
+			if s := h.state().Tenant; s == nil || s.LastRun != "" || len(s.RecentIDs) != 0 {
+				t.Errorf("the tenant's stream is %+v", s)
+			}
+		})
+	}
+}
+
+// TestCirclesElsewhere: a window whose pages come back to where they were is left
+// for another run; whatever else there is, is collected once.
+func TestCirclesElsewhere(t *testing.T) {
+	inTenant(t, func(h *harness) {
+		h.env["MAX_RECORDS"], h.env["PAGE_SIZE"] = "10", "5"
+		h.add(90, 500, 1)
+		h.mustRun()
+		if s := h.state(); len(s.Backlog) != 1 || len(s.Tenant.Backlog) != 1 {
+			t.Fatalf("%+v", s)
+		}
+		time.Sleep(time.Hour)
+		h.add(9, 5, 1)
+		backlog := h.state().Backlog[0]
+		h.env["MAX_RECORDS"] = "100"
+		h.APIFaults.Set(func(n int, r *http.Request) fault.Fault { // the tenant's new window, and the backlog of the others
+			q := r.URL.Query()
+			if q.Has("tenant_only") || q.Get("effective_at[lte]") == fmt.Sprint(backlog.Lte) {
+				id := fmt.Sprint(q.Has("tenant_only"), n%3)
+				body := fmt.Sprintf(`{"object":"list","data":[{"id":%q,"effective_at":%s}],"last_id":%q,"has_more":true}`, id, q.Get("effective_at[lte]"), id)
+				return fault.Fault{Kind: fault.Refuse, Status: 200, Body: body}
+			}
+			return fault.Fault{}
+		})
+		before := len(h.collected(State{}))
+		_, err := h.run()
+		if err == nil || strings.Count(err.Error(), "pages in circles") != 2 {
+			t.Errorf("error %v", err)
+		}
+		if got := len(h.collected(State{})) - before; got != 6 {
+			t.Errorf("%d records were collected, want those 6 of the new window", got)
+		}
+		if s := h.state(); !slices.Contains(s.Backlog, backlog) || len(s.Tenant.Backlog) != 1 {
+			t.Errorf("backlog %+v, want %+v in it", s.Backlog, backlog)
+		}
+		h.settle()
+	})
+}
+
+// TestFilters: the settings go to the API, and each window keeps its own, though
+// the settings change.
+func TestFilters(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *harness) {
+		of := func(kind string, n int, ago int64) {
+			t.Helper()
+			for i := range int64(n) {
+				h.added++
+				raw := fmt.Appendf(nil, `{"id":"%s-%d","type":"%s","effective_at":%d,"project":{"id":"p+1"}}`, kind, h.added, kind, time.Now().Unix()-ago-i)
+				if err := h.API.Add(raw); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		have := func(want string) {
+			t.Helper()
+			count := map[string]int{}
+			for id, n := range h.collected(h.state()) {
+				if n != 1 {
+					t.Errorf("%s was written %d times", id, n)
+				}
+				kind, _, _ := strings.Cut(id, "-")
+				count[kind] += n
+			}
+			if got := fmt.Sprint(count); got != want {
+				t.Errorf("collected %s, want %s", got, want)
+			}
+		}
+		h.env["MAX_RECORDS"], h.env["PAGE_SIZE"] = "6", "3"
+		h.env["EVENT_TYPES"], h.env["PROJECT_IDS"] = " login.failed,key.created ,,login.failed", "p+1"
+		of("login.failed", 5, 500)
+		of("key.created", 5, 600)
+		of("role.updated", 5, 700)
+		h.mustRun()
+		have("map[key.created:1 login.failed:5]")
+		if q, _ := url.ParseQuery(h.APIFaults.Log()[0].Query); !slices.Equal(q["event_types[]"], []string{"key.created", "login.failed"}) || q.Get("project_ids[]") != "p+1" {
+			t.Errorf("query %v", q)
+		}
+
+		// The rest of the first window is read as it was begun; the new one is not.
+		time.Sleep(time.Hour)
+		h.env["EVENT_TYPES"], h.env["PROJECT_IDS"] = "role.updated", ""
+		h.env["MAX_RECORDS"] = "100"
+		of("login.failed", 1, 500)
+		of("role.updated", 1, 500)
+		h.logs.Reset()
+		h.mustRun()
+		have("map[key.created:5 login.failed:5 role.updated:1]")
+		h.wantLog("The filters have changed", "They were: EVENT_TYPES=key.created,login.failed PROJECT_IDS=p+1; they are: EVENT_TYPES=role.updated", `"severity":"WARNING"`)
+		s := h.state()
+		if len(s.Covered) != 2 || s.Filter != "event_types%5B%5D=role.updated" || s.Covered[1].Filter != "event_types%5B%5D=key.created&event_types%5B%5D=login.failed&project_ids%5B%5D=p%2B1" {
+			t.Errorf("state %+v", s)
+		}
+		h.logs.Reset()
+		h.mustRun()
+		if strings.Contains(h.logs.String(), "filters have changed") {
+			t.Error("says so twice")
+		}
+
+		// What was left out can be had: of other types as it is, of the same only again.
+		back := BackfillRange{From: ago(2 * time.Hour), To: ago(70 * time.Minute)}
+		if _, _, err := h.collector().Backfill(t.Context(), h.log, back); err != nil {
+			t.Error(err)
+		}
+		h.mustRun()
+		have("map[key.created:5 login.failed:5 role.updated:6]")
+		h.env["EVENT_TYPES"] = "key.created,user.added"
+		if _, _, err := h.collector().Backfill(t.Context(), h.log, back); err == nil || !strings.Contains(err.Error(), "left out") {
+			t.Errorf("error %v", err)
+		}
+		h.env["EVENT_TYPES"] = "login.failed"
+		end := time.Unix(h.state().High, 0)
+		if _, _, err := h.collector().Backfill(t.Context(), h.log, BackfillRange{From: end.Add(-20 * time.Minute), To: end, Again: true}); err == nil || !strings.Contains(err.Error(), "must end before") {
+			t.Errorf("error %v", err)
+		}
+		if _, _, err := h.collector().Backfill(t.Context(), h.log, BackfillRange{From: end.Add(-20 * time.Minute), To: end}); err != nil {
+			t.Error(err)
+		}
+		h.mustRun()
+		have("map[key.created:5 login.failed:6 role.updated:6]")
+	})
+}
+
+// TestBackfillOfStreams: a backfill is for both, and each takes what it lacks.
+func TestBackfillOfStreams(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *harness) {
+		began := time.Now()
+		h.env["TENANT_EVENTS"] = "true" // for add
+		h.add(30, 5, 7200)
+		h.env["TENANT_EVENTS"] = ""
+		h.Since = 0
+		h.mustRun()
+		backfill := func(days int) error {
+			_, _, err := h.collector().Backfill(t.Context(), h.log, BackfillRange{From: began.Add(-time.Duration(days) * day), To: began.Add(-day - time.Second)})
+			return err
+		}
+		if err := backfill(2); err != nil {
+			t.Error(err)
+		}
+		h.mustRun()
+		h.env["TENANT_EVENTS"] = "true"
+		h.mustRun()                         // begins with the look-back
+		if err := backfill(2); err != nil { // the others have it
+			t.Error(err)
+		}
+		if s := h.state(); len(s.Backlog) != 0 || len(s.Tenant.Backlog) != 1 {
+			t.Errorf("%+v", s)
+		}
+		h.mustRun()
+		if err := backfill(2); err == nil || !strings.Contains(err.Error(), errCollected.Error()) {
+			t.Errorf("error %v", err)
+		}
+		if _, _, err := h.collector().Backfill(t.Context(), h.log, BackfillRange{From: began.Add(-5 * day)}); err != nil {
+			t.Error(err)
+		}
+		h.settle()
+	})
+}
+
+// TestTenantTurnedOff: what its stream has stays in the state, so that it goes on
+// from there when it is turned on again.
+func TestTenantTurnedOff(t *testing.T) {
+	inTenant(t, func(h *harness) {
+		h.add(30, 5, 60)
+		h.mustRun()
+		h.add(9, 5, 1)
+		h.env["TENANT_EVENTS"] = "false"
+		time.Sleep(48 * time.Hour)
+		if sum := h.mustRun(); sum.Lag != 0 {
+			t.Errorf("lag %d", sum.Lag)
+		}
+		h.env["TENANT_EVENTS"] = "true"
+		h.settle()
+	})
+}
+
+// TestBackfillAgainOnce: where the answer to its write is lost and a whole run
+// comes before the write is looked for, it is not put into the backlog twice.
+func TestBackfillAgainOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *harness) {
+		h.add(9, 500, 60)
+		h.mustRun()
+		ran := false
+		tr := &fault.Transport{}
+		tr.Decide = func(r *http.Request) fault.Fault {
+			if r.Method == http.MethodPost {
+				return fault.Fault{Kind: fault.Lose}
+			}
+			return fault.Fault{}
+		}
+		tr.Handled = func(r *http.Request) {
+			if r.Method == http.MethodPost && !ran {
+				ran = true
+				h.mustRun()
+			}
+		}
+		if err := h.backfill(tr, BackfillRange{From: ago(time.Hour), To: ago(500 * time.Second), Again: true}); err != nil || !ran {
+			t.Error(err, ran)
+		}
+		h.mustRun()
+		for id, n := range h.collected(h.state()) {
+			if n != 2 {
+				t.Errorf("%s was written %d times, want 2", id, n)
+			}
+		}
+		synctest.Wait()
+	})
+}
+
+// TestCheckTenant: a checkup asks for tenant-scoped events where they are wanted.
+func TestCheckTenant(t *testing.T) {
+	inTenant(t, func(h *harness) {
+		h.BucketFaults.Set(bucketIs(logsPath, uniform("")))
+		h.env["EVENT_TYPES"] = "login.failed"
+		for _, tt := range []struct {
+			fault.Fault
+			want Result
+			text string
+		}{
+			{fault.Fault{}, ResultOK, "brings tenant-scoped events"},
+			{fault.Fault{Kind: fault.Refuse, Status: 403, Body: `{"error":{"message":"No tenant."}}`}, ResultWarning, "No tenant."},
+			{fault.Fault{Kind: fault.Refuse, Status: 401}, ResultFailure, "answered 401"},
+		} {
+			h.APIFaults.Set(ofTenant(true, tt.Fault))
+			found := h.check()
+			if f := found["tenant"]; f.Result != tt.want || !strings.Contains(f.Detail, tt.text) {
+				h.t.Errorf("%+v, want %s with %q", f, tt.want, tt.text)
+			}
+			if f := found["settings"]; !strings.Contains(f.Detail, "EVENT_TYPES=login.failed") {
+				h.t.Errorf("%+v", f)
+			}
+			for _, r := range h.APIFaults.Log() {
+				if !strings.Contains(r.Query, "event_types%5B%5D=login.failed") {
+					h.t.Errorf("asks for %s", r.Query)
+				}
+			}
+		}
+		h.env["TENANT_EVENTS"] = "false"
+		if f, ok := h.check()["tenant"]; ok {
+			h.t.Errorf("%+v", f)
+		}
+	})
+}
