@@ -211,21 +211,17 @@ func (r *run) commit(ctx context.Context, old snapshot, next State) (err error) 
 	}
 	r.stands(next)
 	r.log.Info(fmt.Sprintf("Saved state: last_effective_at=%d", next.Watermark))
-	if old.generation != 0 {
-		r.noteFilter(&old.Stream, &next.Stream)
-	}
-	if old.Tenant != nil {
-		r.noteFilter(old.Tenant, next.Tenant)
+	switch { // once, where both streams have new ones
+	case old.generation != 0 && old.Filter != next.Filter:
+		r.noteFilter(old.Filter, next.Filter)
+	case old.Tenant != nil && old.Tenant.Filter != next.Tenant.Filter:
+		r.noteFilter(old.Tenant.Filter, next.Tenant.Filter)
 	}
 	return nil
 }
 
-// noteFilter says where a stream has a new filter.
-func (r *run) noteFilter(old, next *Stream) {
-	if old.Filter != next.Filter {
-		r.log.Warn(fmt.Sprintf("The filters have changed: what they leave out, before and from now on, is not collected by itself; auditlog backfill collects it (README, Filters). They were: %s; they are: %s", old.Filter, next.Filter),
-			"high", next.High)
-	}
+func (r *run) noteFilter(from, to filter) {
+	r.log.Warn(fmt.Sprintf("The filters have changed: what they leave out, before and from now on, is not collected by itself; auditlog backfill collects it (README, Filters). They were: %s; they are: %s", from, to))
 }
 
 // yield ends a run that another one got ahead of. What it staged can never be

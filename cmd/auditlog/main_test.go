@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 //	exits STATUS COMMAND...  run the command, which must end with that status
 //	world N                  start a world with N records of the last hour, and set the environment for it
 //	older N DAYS             add N records, a minute apart, from so many days ago on
+//	tenant N                 add N tenant-scoped records of the last hour
 //	complete                 fail unless the world's feed has got each record once, unchanged
 //	freeport                 set PORT to a port that nobody uses
 //	trigger                  send the function on PORT an event, as soon as it is served
@@ -43,6 +44,7 @@ func TestScripts(t *testing.T) {
 			"exits":    exits,
 			"world":    startWorld,
 			"older":    addOlder,
+			"tenant":   addTenant,
 			"complete": complete,
 			"freeport": freePort,
 			"trigger":  trigger,
@@ -95,6 +97,15 @@ func addOlder(ts *testscript.TestScript, _ bool, args []string) {
 	g, at := auditapi.NewGenerator(uint64(days)), time.Now().AddDate(0, 0, -days).Unix()
 	for i := range n {
 		ts.Check(w.API.Add(g.Next(at + int64(60*i))))
+	}
+}
+
+func addTenant(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	g, at := auditapi.NewGenerator(7), time.Now().Add(-time.Hour).Unix()
+	for i := range n {
+		ts.Check(fixtureOf(ts).world.API.AddTenant(g.Next(at + int64(i))))
 	}
 }
 

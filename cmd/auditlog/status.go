@@ -170,22 +170,29 @@ func reportState(s *auditlog.Status, now time.Time) report.State {
 		LagSeconds:   s.Lag(now),
 		High:         s.High,
 		RecentIDs:    len(s.RecentIDs),
+		Filter:       filterText(&s.Stream),
 	}
 	if s.Committed {
 		r.WatermarkTime = time.Unix(s.Watermark, 0).UTC()
 		r.LastRun, _ = time.Parse(time.RFC3339, s.LastRun) // whatever else it is, it is unknown
 	}
-	covered, windows := []report.Range{}, []report.Window{}
+	covered := []report.Range{}
 	if len(s.Covered) > 0 { // else it is not known
 		for _, c := range s.CoveredAtAll() {
 			covered = append(covered, report.Range{Gte: c.Gte, Lte: c.Lte})
 		}
 	}
-	for i := range s.Backlog {
-		w := &s.Backlog[i]
-		windows = append(windows, report.Window{Range: report.Range{Gte: w.Gte, Lte: w.Lte}, LeftTo: w.LeftTo(), Cursor: w.After})
+	r.SetWindows(covered, reportWindows(&s.Stream), now)
+	if t := s.Tenant; t != nil {
+		r.Tenant = &report.Tenant{
+			Watermark:     t.Watermark,
+			WatermarkTime: time.Unix(t.Watermark, 0).UTC(),
+			Filter:        filterText(t),
+			Backlog:       report.NewBacklog(reportWindows(t), now),
+			RecentIDs:     len(t.RecentIDs),
+		}
+		r.Tenant.LastRun, _ = time.Parse(time.RFC3339, t.LastRun)
 	}
-	r.SetWindows(covered, windows, now)
 	if s.StagedNow != auditlog.StagedNone {
 		bucket := func(url string) string { return url[:len("gs://")+strings.IndexByte(url[len("gs://"):], '/')+1] }
 		staged := bucket(s.URL) + s.Staged
@@ -200,6 +207,23 @@ func reportState(s *auditlog.Status, now time.Time) report.State {
 		}
 	}
 	return r
+}
+
+// filterText is "" for none.
+func filterText(s *auditlog.Stream) string {
+	if s.Filter == "" {
+		return ""
+	}
+	return s.Filter.String()
+}
+
+func reportWindows(s *auditlog.Stream) []report.Window {
+	windows := []report.Window{}
+	for i := range s.Backlog {
+		w := &s.Backlog[i]
+		windows = append(windows, report.Window{Range: report.Range{Gte: w.Gte, Lte: w.Lte}, LeftTo: w.LeftTo(), Cursor: w.After})
+	}
+	return windows
 }
 
 // readFeed lists the objects and reads the recent ones, the newest first, so

@@ -116,6 +116,12 @@ func newPage(r *Report) page {
 			p.Alerts = append(p.Alerts, printable(s.Staged.tells(), 2000))
 		}
 		p.Figures = append(p.Figures, run, backlog, staged, figure{"Ids kept", number(s.RecentIDs), "of records that a later read can bring again"})
+		if s.Filter != "" {
+			p.Figures = append(p.Figures, figure{"Filter", "set", printable(s.Filter, 500)})
+		}
+		if t := s.Tenant; t != nil {
+			p.Figures = append(p.Figures, figure{"Tenant events", stamp(t.WatermarkTime), fmt.Sprintf("their watermark, %d; %s; %s in the backlog", t.Watermark, t.lastRun(r.Time), plural(len(t.Backlog.Windows), "window"))})
+		}
 	}
 	f := r.Feed
 	if f != nil {

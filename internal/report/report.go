@@ -37,6 +37,19 @@ type State struct {
 	Backlog       Backlog   `json:"backlog"`
 	Staged        *Staged   `json:"staged,omitempty"`
 	RecentIDs     int       `json:"recent_ids"`
+	Filter        string    `json:"filter,omitempty"` // of new records; "" for none
+	Tenant        *Tenant   `json:"tenant,omitempty"`
+}
+
+// Tenant is what the state says of tenant-scoped records. The feed has them among
+// the others.
+type Tenant struct {
+	Watermark     int64     `json:"watermark"`
+	WatermarkTime time.Time `json:"watermark_time"`
+	LastRun       time.Time `json:"last_run,omitzero"`
+	Filter        string    `json:"filter,omitempty"`
+	Backlog       Backlog   `json:"backlog"`
+	RecentIDs     int       `json:"recent_ids"`
 }
 
 // Range is one of effective_at, both ends included.
@@ -74,14 +87,20 @@ type Staged struct {
 
 // SetWindows sets the backlog and the gaps. Windows are newest first.
 func (s *State) SetWindows(covered []Range, backlog []Window, now time.Time) {
-	s.Covered, s.Gaps, s.Backlog = covered, []Range{}, Backlog{Windows: backlog}
+	s.Covered, s.Gaps, s.Backlog = covered, []Range{}, NewBacklog(backlog, now)
 	for i := 1; i < len(covered); i++ {
 		s.Gaps = append(s.Gaps, Range{covered[i].Lte + 1, covered[i-1].Gte - 1})
 	}
-	for _, w := range backlog {
-		s.Backlog.SpanSeconds += w.left().Seconds()
-		s.Backlog.AgeSeconds = max(s.Backlog.AgeSeconds, now.Unix()-w.Gte)
+}
+
+// NewBacklog makes a backlog of windows, newest first.
+func NewBacklog(windows []Window, now time.Time) Backlog {
+	b := Backlog{Windows: windows}
+	for _, w := range windows {
+		b.SpanSeconds += w.left().Seconds()
+		b.AgeSeconds = max(b.AgeSeconds, now.Unix()-w.Gte)
 	}
+	return b
 }
 
 // Feed is what lies under the feed prefix. What the feed has deleted is not part

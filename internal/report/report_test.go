@@ -38,6 +38,14 @@ func sample() *Report {
 		LastRun:       now.Add(-34*time.Minute - 50*time.Second),
 		High:          at(35 * time.Minute),
 		RecentIDs:     12,
+		Filter:        "EVENT_TYPES=" + hostile,
+		Tenant: &Tenant{
+			Watermark:     at(3 * day),
+			WatermarkTime: now.Add(-3 * day),
+			LastRun:       now.Add(-34*time.Minute - 50*time.Second),
+			Backlog:       NewBacklog([]Window{{Range{at(3 * day), at(2 * day)}, at(50 * hour), "audit_log-2"}}, now),
+			RecentIDs:     3,
+		},
 		Staged: &Staged{
 			Object:      "gs://logs/state/openai-auditlog/staged/state.json/20261124T120006Z-abc.ndjson",
 			PublishesAs: "gs://logs/openai-auditlog/openai_auditlog_20261124_120006.ndjson",

@@ -82,6 +82,9 @@ func (p *printer) state(s *State, now time.Time) {
 	} else {
 		p.line("Last run", "%s, %s ago", stamp(s.LastRun), span(int64(now.Sub(s.LastRun).Seconds())))
 	}
+	if s.Filter != "" {
+		p.line("Filter", "%s", printable(s.Filter, 500))
+	}
 	p.lines("Covered", s.covered())
 	p.lines("Gap", p.yellow(s.gaps()))
 	if len(s.Backlog.Windows) == 0 {
@@ -99,6 +102,21 @@ func (p *printer) state(s *State, now time.Time) {
 		p.line("Staged", "%s", p.paint(yellow, printable(s.Staged.tells(), 500)))
 	}
 	p.line("Ids kept", "%s", number(s.RecentIDs))
+	if t := s.Tenant; t != nil {
+		p.line("Tenant", "all before %s (%d) is collected", stamp(t.WatermarkTime), t.Watermark)
+		p.line("", "%s", t.lastRun(now))
+		if len(t.Backlog.Windows) > 0 {
+			p.line("", "%s", p.paint(yellow, "backlog: "+t.Backlog.summary()))
+			p.lines("", t.Backlog.list())
+		}
+	}
+}
+
+func (t *Tenant) lastRun(now time.Time) string {
+	if t.LastRun.IsZero() {
+		return "not read yet"
+	}
+	return fmt.Sprintf("last read %s, %s ago", stamp(t.LastRun), span(int64(now.Sub(t.LastRun).Seconds())))
 }
 
 func (p *printer) yellow(texts []string) []string {
@@ -252,6 +270,20 @@ func Plain(w io.Writer, r *Report) error {
 			row("staged", s.Staged.Now, s.Staged.Object, s.Staged.PublishesAs)
 		}
 		row("recent_ids", s.RecentIDs)
+		if s.Filter != "" {
+			row("filter", s.Filter)
+		}
+		if t := s.Tenant; t != nil {
+			row("tenant_watermark", t.WatermarkTime, t.Watermark)
+			row("tenant_last_run", t.LastRun)
+			row("tenant_open_windows", len(t.Backlog.Windows))
+			row("tenant_backlog_seconds", t.Backlog.SpanSeconds)
+			row("tenant_backlog_age_seconds", t.Backlog.AgeSeconds)
+			for _, w := range t.Backlog.Windows {
+				row("tenant_window", unix(w.Gte), unix(w.Lte), unix(w.LeftTo))
+			}
+			row("tenant_recent_ids", t.RecentIDs)
+		}
 	}
 	if f := r.Feed; f != nil {
 		row("feed", f.Prefix)
