@@ -737,6 +737,22 @@ func TestPythonState(t *testing.T) {
 	})
 }
 
+// TestPythonStateBackfilled: what the Python function has collected, and a run
+// brings once more, has not appeared late, though a backfill has made the state
+// the collector's own.
+func TestPythonStateBackfilled(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *harness) {
+		h.add(10, 7300, 0)
+		h.Bucket.Write("logs", stateName, fmt.Appendf(nil, `{"last_effective_at": %d, "last_run": "1999-12-31T22:00:00.123456+00:00"}`, time.Now().Unix()-7200))
+		if err := h.backfill(&fault.Transport{}, BackfillRange{From: ago(2 * day), To: ago(day), Again: true}); err != nil {
+			t.Fatal(err)
+		}
+		if sum := h.mustRun(); sum.Records != 10 || sum.Late != 0 {
+			t.Errorf("%+v", sum)
+		}
+	})
+}
+
 // TestEditedState: a watermark set by hand wins, and is read from exactly.
 func TestEditedState(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {

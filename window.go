@@ -285,7 +285,7 @@ func (r *reading) keepAtCursor(w *part) {
 // lateness is by how many seconds a record that was not seen before is older
 // than what the run before this one covered; 0 where it is not late.
 func (r *reading) lateness(w *part, rec record) int64 {
-	if !w.fresh || !r.before.continues || r.before.Filter != r.filter {
+	if !w.fresh || !r.before.continues || r.before.RecentSince == 0 || r.before.Filter != r.filter {
 		return 0
 	}
 	for b := range r.open() {
