@@ -40,14 +40,13 @@ func cover(covered []span, s span) []span {
 	return rest
 }
 
-// uncovered returns the parts of s that are not covered, newest first. What is
-// covered counts where it may have records that s means.
+// uncovered returns the parts of s that are not covered, newest first.
 func uncovered(covered []span, s span) []span {
 	parts := []span{s}
 	for _, c := range covered {
 		var rest []span
 		for _, p := range parts {
-			if c.Lte < p.Gte || c.Gte > p.Lte || c.Filter.excludes(p.Filter) {
+			if c.Lte < p.Gte || c.Gte > p.Lte {
 				rest = append(rest, p)
 				continue
 			}
@@ -71,6 +70,8 @@ type BackfillRange struct {
 	// Again collects what has been collected before once more: its records are
 	// then written again.
 	Again bool
+	// Here collects it by runs with the same settings, not the function's.
+	Here bool
 }
 
 // Backfill puts a range into the backlog, for the next runs to collect with the
@@ -95,7 +96,7 @@ func (c *Collector) Backfill(ctx context.Context, log *slog.Logger, want Backfil
 		}
 		next := state.State
 		s, added, err := c.backfillInto(&next.Stream, want)
-		if next.Tenant != nil && c.cfg.TenantEvents && (err == nil || errors.Is(err, errCollected)) {
+		if next.Tenant != nil && !next.Tenant.Unread && c.cfg.TenantEvents && (err == nil || errors.Is(err, errCollected)) {
 			tenant := *next.Tenant
 			next.Tenant = &tenant
 			t, tenantAdded, tenantErr := c.backfillInto(next.Tenant, want)
@@ -130,6 +131,8 @@ func (c *Collector) backfillInto(s *Stream, want BackfillRange) (asked span, add
 	switch {
 	case err != nil:
 		return asked, false, err
+	case want.Here && s.Filter != asked.Filter:
+		return asked, false, fmt.Errorf("the runs have other filters (%s) than these settings (%s), and what is new would be read with these: leave the range to the scheduled runs (--detach)", s.Filter, asked.Filter)
 	case s.awaits(asked, want.Again):
 		return asked, false, nil
 	}
@@ -144,7 +147,10 @@ func (c *Collector) backfillInto(s *Stream, want BackfillRange) (asked span, add
 func (s *Stream) backfillSpan(want BackfillRange, f filter) (span, error) {
 	asked := span{want.From.Unix(), want.To.Unix(), f}
 	if want.To.IsZero() {
-		asked.Lte = s.CoveredAtAll()[0].Gte - 1
+		asked.Lte = s.High
+		if covered := s.covered(f); len(covered) > 0 {
+			asked.Lte = covered[0].Gte - 1
+		}
 		if asked.Gte > asked.Lte {
 			return span{}, fmt.Errorf("%w: all from %s on", errCollected, rfc3339(asked.Lte+1))
 		}
@@ -165,11 +171,7 @@ func (s *Stream) refuseCovered(asked span, again bool) error {
 	if again {
 		return s.refuseAgain(asked)
 	}
-	covered := s.Covered
-	if len(covered) == 0 {
-		covered = s.CoveredAtAll()
-	}
-	missing := uncovered(covered, asked)
+	missing := uncovered(s.covered(asked.Filter), asked)
 	if len(missing) == 1 && missing[0] == asked {
 		return nil
 	}
@@ -177,13 +179,12 @@ func (s *Stream) refuseCovered(asked span, again bool) error {
 	for i, m := range missing {
 		list[i] = m.String()
 	}
-	other := slices.ContainsFunc(s.Covered, func(c span) bool { return c.Filter != asked.Filter })
 	switch {
 	case len(missing) > 0:
 		return fmt.Errorf("part of the range is collected, or in the backlog: what is not is %s", strings.Join(list, ", and "))
 	case len(s.Covered) == 0:
 		return errors.New("the state does not know since when records have been collected (another function, or an older version, began it): ask for the range again to have its records written, whether they have been before or not")
-	case other:
+	case s.mixed(asked):
 		return fmt.Errorf("%w, with filters of its own (\"covered\" in the state): set EVENT_TYPES to types that these left out, or ask for it again to have its records written, whether they have been before or not", errCollected)
 	}
 	return fmt.Errorf("%w: ask for it again to have its records written once more", errCollected)
@@ -196,32 +197,60 @@ func (s *Stream) refuseAgain(asked span) error {
 			return fmt.Errorf("the backlog has part of the range still to be read, %s to %s: let runs read it first", rfc3339(w.Gte), rfc3339(w.LeftTo()))
 		}
 	}
-	if asked.Filter == s.Filter {
+	if !s.mixed(asked) {
 		return nil
 	}
+	recent := false
 	for _, at := range s.RecentIDs { // which of these pass the filter is not known
 		if asked.Gte <= at && at <= asked.Lte {
-			return fmt.Errorf("with filters other than those of the runs the range must end before %s", rfc3339(s.RecentSince))
+			if at < s.RecentSince {
+				return errors.New("the backlog has windows with other filters in the range: let runs read them first")
+			}
+			recent = true
 		}
 	}
+	if recent {
+		return fmt.Errorf("the range must end before %s: what is later has been collected with other filters, too, and is still needed to tell it apart", rfc3339(s.RecentSince))
+	}
 	return nil
+}
+
+// mixed reports whether records in a range have been collected with filters other
+// than the range's.
+func (s *Stream) mixed(asked span) bool {
+	return s.Filter != asked.Filter ||
+		slices.ContainsFunc(s.Covered, func(c span) bool {
+			return c.Filter != asked.Filter && c.Gte <= asked.Lte && asked.Gte <= c.Lte
+		})
 }
 
 // errCollected is a backfill of what has been collected.
 var errCollected = errors.New("the range is collected, or in the backlog")
 
-// CoveredAtAll lists what is collected or in the backlog with whatever filter,
-// newest first; never none. Where a stream does not know, it counts as everything.
-func (s *Stream) CoveredAtAll() []span {
+// covered lists what is collected or in the backlog, newest first, as far as it may
+// have records that pass the filter. Where a stream does not know, that is all.
+func (s *Stream) covered(f filter) []span {
 	if len(s.Covered) == 0 {
 		return []span{{Lte: s.High}}
 	}
-	var all []span
+	var list []span
 	for _, c := range s.Covered {
-		c.Filter = ""
-		all = cover(all, c)
+		if !c.Filter.excludes(f) {
+			list = cover(list, span{Gte: c.Gte, Lte: c.Lte})
+		}
 	}
-	return all
+	return list
+}
+
+// CoveredRanges lists what is collected or in the backlog, with whatever filter,
+// newest first; none where that is not known.
+func (s *Stream) CoveredRanges() (list [][2]int64) {
+	if len(s.Covered) > 0 {
+		for _, c := range s.covered("") {
+			list = append(list, [2]int64{c.Gte, c.Lte})
+		}
+	}
+	return list
 }
 
 // awaits reports whether the backlog has just this range; with again, all of it.

@@ -44,8 +44,8 @@ const (
 func (c *Collector) Check(ctx context.Context) []Finding {
 	k := &checkup{Collector: c, down: map[string]string{}}
 	k.settings()
-	organization := k.audit(ctx)
-	k.tenant(ctx)
+	organization, answered := k.audit(ctx)
+	k.tenant(ctx, answered)
 	k.place(ctx)
 	k.probe(ctx)
 	state := k.position(ctx, organization)
@@ -142,7 +142,7 @@ func (k *checkup) settings() {
 
 // audit asks the API for one record, and its clock for the time. It returns the
 // key's organization, "" where the API does not say.
-func (k *checkup) audit(ctx context.Context) (organization string) {
+func (k *checkup) audit(ctx context.Context) (organization string, answered bool) {
 	asking, cancel := context.WithTimeout(ctx, apiCheckTimeout)
 	defer cancel()
 	var buf bytes.Buffer
@@ -151,12 +151,12 @@ func (k *checkup) audit(ctx context.Context) (organization string) {
 	case err != nil && ctx.Err() != nil:
 		k.skip("api", "interrupted")
 		k.skip("clock", "interrupted")
-		return ""
+		return "", false
 	case err != nil:
 		detail, remedy := explainAPI(err)
 		k.fail("api", remedy, "%s", detail)
 		k.skip("clock", "the API gave no good answer to read its Date from")
-		return ""
+		return "", false
 	}
 	whose := ""
 	if p.organization != "" {
@@ -168,7 +168,7 @@ func (k *checkup) audit(ctx context.Context) (organization string) {
 	}
 	k.ok("api", "%s answers with this key%s; it %s of the last %s", k.cfg.BaseURL, whose, has, amount(int(k.cfg.Lookback), "hour"))
 	k.clock(p.date, time.Now())
-	return p.organization
+	return p.organization, true
 }
 
 // newest asks for the newest record that a run collects.
@@ -178,9 +178,13 @@ func (k *checkup) newest(tenant bool) query {
 }
 
 // tenant asks the API for one tenant-scoped record, where those are collected.
-func (k *checkup) tenant(ctx context.Context) {
+func (k *checkup) tenant(ctx context.Context, answered bool) {
 	const check = "tenant"
 	if !k.cfg.TenantEvents {
+		return
+	}
+	if !answered {
+		k.skip(check, "needs the API: see api")
 		return
 	}
 	asking, cancel := context.WithTimeout(ctx, apiCheckTimeout)

@@ -69,7 +69,7 @@ func (k *checkup) loadState(ctx context.Context) (*snapshot, bool) {
 		k.refused(ctx, check, "reading state "+k.stateURL(), err, k.forState("storage.objects.get"))
 		return nil, false
 	}
-	snap, err := decodeState(data, time.Now())
+	snap, err := decodeState(data, time.Now(), k.cfg.filter)
 	if err != nil {
 		k.fail(check, "restore an older version of the object, or mend last_effective_at in it (Unix seconds); deleting it makes a first run",
 			"state %s is damaged, and runs refuse it: %s", k.stateURL(), k.api.show(err.Error()))
@@ -90,13 +90,18 @@ func (s *snapshot) age() time.Duration {
 
 func (k *checkup) judgeState(snap *snapshot) {
 	text := fmt.Sprintf("all before %s is collected, by a run %s ago", rfc3339(snap.Watermark), roughly(max(0, snap.age())))
-	if n := len(snap.Backlog); n > 0 {
+	n, high := len(snap.Backlog), snap.High
+	if t := snap.Tenant; t != nil && k.cfg.TenantEvents {
+		text += fmt.Sprintf(", of tenant-scoped records all before %s", rfc3339(t.Watermark))
+		n, high = n+len(t.Backlog), max(high, t.High)
+	}
+	if n > 0 {
 		text += fmt.Sprintf("; windows left for the next runs: %d", n)
 	}
 	if snap.note != "" {
 		text += "; " + snap.note
 	}
-	switch ahead := time.Until(time.Unix(snap.High, 0)); {
+	switch ahead := time.Until(time.Unix(high, 0)); {
 	case snap.age() > stateStale:
 		k.warn("state", "see whether the job in Cloud Scheduler is paused or fails, whether the topic has its trigger, and what the function's log says under \"Run failed\"",
 			"%s: no run has committed since", text)

@@ -216,7 +216,7 @@ func FuzzDecodeState(f *testing.F) {
 		f.Add([]byte(data))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		snap, err := decodeState(data, testNow)
+		snap, err := decodeState(data, testNow, "")
 		if err != nil {
 			return
 		}
@@ -235,7 +235,7 @@ func FuzzDecodeState(f *testing.F) {
 				tenant.Watermark = tenant.watermark()
 				s.Tenant = &tenant
 			}
-			got, err := decodeState(encoded(t, s), testNow)
+			got, err := decodeState(encoded(t, s), testNow, "")
 			if err != nil {
 				t.Fatalf("refuses its own state: %v", err)
 			}

@@ -2,7 +2,6 @@ package auditlog
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,54 +23,9 @@ type pageAnswer struct {
 
 // attempt is a request that failed and is sent again.
 type attempt struct {
+	w    *part
 	err  error
 	wait time.Duration
-}
-
-// plan lays out the windows of the streams, without those set aside.
-func (r *run) plan(state snapshot, aside map[place]bool) []*reading {
-	var before *Stream
-	if state.generation != 0 {
-		before = &state.Stream
-	}
-	streams := []*reading{plan(before, r.started, r.cfg.Overlap, r.cfg.Lookback*3600, r.cfg.filter)}
-	if r.cfg.TenantEvents {
-		tenant := plan(state.Tenant, r.started, r.cfg.Overlap, r.cfg.Lookback*3600, r.cfg.filter)
-		tenant.tenant = true
-		streams = append(streams, tenant)
-	}
-	for _, s := range streams {
-		for _, w := range s.windows {
-			w.place.tenant = s.tenant
-			w.aside = aside[w.place]
-		}
-	}
-	return streams
-}
-
-// gather reads the streams into a staged object, and returns what stopped it.
-//
-// Where the pages of a window contradict each other, what has been written may
-// hold records twice: that window is set aside, and all others are read anew.
-func (r *run) gather(whole, reading context.Context, state snapshot) (streams []*reading, object *stagedObject, stopped error) {
-	aside := map[place]bool{}
-	var why []error
-	for {
-		streams, object = r.plan(state, aside), r.stage(whole, r.started)
-		stopped = r.read(reading, streams, object)
-		var bad *inconsistent
-		if !errors.As(stopped, &bad) {
-			if len(why) > 0 {
-				stopped = joined(append(why, failure(stopped)))
-			}
-			return streams, object, stopped
-		}
-		object.abort()
-		aside[bad.place] = true
-		why = append(why, bad)
-		r.sum = Summary{Watermark: r.sum.Watermark, OpenWindows: r.sum.OpenWindows, Pages: r.sum.Pages, Retries: r.sum.Retries, RateLimitWait: r.sum.RateLimitWait}
-		r.log.Warn(bad.Error() + ": this window is left for another run, and the others are read again")
-	}
 }
 
 // read reads the windows side by side, as many as r.width, and writes the records
@@ -88,11 +42,12 @@ func (r *run) read(whole context.Context, streams []*reading, object *stagedObje
 	}
 	answers, attempts := make(chan pageAnswer), make(chan attempt)
 	var buffers []*bytes.Buffer // that no request uses
-	busy := 0                   // requests under way
+	busy, retrying := 0, 0      // requests under way; of those, sent more than once
 	for {
-		for busy < r.width {
+		for {
 			s, w := r.turn(streams)
-			if w == nil {
+			// A stream that has none under way need not wait for requests that fail.
+			if w == nil || busy >= r.width && (s.busy > 0 || retrying < busy) {
 				break
 			}
 			if !w.begun {
@@ -112,20 +67,33 @@ func (r *run) read(whole context.Context, streams []*reading, object *stagedObje
 			s.asked += f.q.limit
 			go func() {
 				began := time.Now()
-				f.p, f.err = r.api.page(s.ctx, f.q, f.buf, func(err error, wait time.Duration) { attempts <- attempt{err, wait} })
+				f.p, f.err = r.page(s, f.q, f.buf, func(err error, wait time.Duration) { attempts <- attempt{w, err, wait} })
 				f.took = time.Since(began)
 				answers <- f
 			}()
 		}
 		if busy == 0 {
+			for _, s := range streams {
+				if s.refused != nil && streams[0].answered { // else they share the reason
+					r.log.Warn("The API has no tenant-scoped events for this key: set TENANT_EVENTS to false, or see to the tenant and the key's role in it", "error", s.refused.Error())
+				}
+			}
 			return ended(streams)
 		}
 		select {
 		case a := <-attempts:
 			r.retried(a.err, a.wait)
+			if !a.w.retrying {
+				a.w.retrying = true
+				retrying++
+			}
 		case f := <-answers:
 			busy--
 			f.s.busy--
+			if f.w.retrying {
+				f.w.retrying = false
+				retrying--
+			}
 			f.s.asked -= f.q.limit
 			f.w.busy = false
 			err := r.received(whole, streams, f, object)
@@ -133,7 +101,9 @@ func (r *run) read(whole context.Context, streams []*reading, object *stagedObje
 				// Parts that MAX_RECORDS has no room for would only be left.
 				idle := 0
 				for _, s := range streams {
-					idle += len(s.idle())
+					if s.stopped == nil && r.room(s) > 0 {
+						idle += len(s.idle())
+					}
 				}
 				f.s.share(f.w, min(r.width-busy-idle, r.room(f.s)/r.limit-1), r.limit)
 			}
@@ -146,72 +116,6 @@ func (r *run) read(whole context.Context, streams []*reading, object *stagedObje
 			buffers = append(buffers, f.buf)
 		}
 	}
-}
-
-// turn is the window to ask for a page of next, of the stream that has been asked
-// the least; nil where there is none.
-func (r *run) turn(streams []*reading) (*reading, *part) {
-	var next *reading
-	for _, s := range streams {
-		switch {
-		case s.stopped != nil || len(s.idle()) == 0:
-		case r.room(s) <= 0:
-			if s.busy == 0 {
-				s.halt(errRecordCap)
-			}
-		case next == nil || s.requested < next.requested:
-			next = s
-		}
-	}
-	if next == nil {
-		return nil, nil
-	}
-	return next, next.idle()[0]
-}
-
-// room is how many records more may be asked for. Each stream has a MAX_RECORDS of
-// its own, so that none uses up another's.
-func (r *run) room(s *reading) int { return r.cfg.MaxRecords - s.collected - s.asked }
-
-// halt notes why no more is read. What is wrong counts more than a limit, and
-// pages that contradict each other more than anything.
-func (s *reading) halt(why error) {
-	if failure(s.stopped) == nil && why != nil || errors.As(why, new(*inconsistent)) {
-		s.stopped = why
-	}
-	if failure(s.stopped) != nil {
-		s.stop() // its other requests may wait for minutes to try again
-	}
-}
-
-// ended is what has kept the streams from being read to their end: what is wrong,
-// else a limit, else nil.
-func ended(streams []*reading) error {
-	var failures []error
-	var limit error
-	for _, s := range streams {
-		switch err := s.stopped; {
-		case err == errNoTenant:
-		case failure(err) == nil:
-			limit = cmp.Or(limit, err)
-		case s.tenant && (failure(streams[0].stopped) == nil || err.Error() != streams[0].stopped.Error()):
-			failures = append(failures, fmt.Errorf("tenant events: %w", err))
-		case !s.tenant:
-			failures = append(failures, err)
-		}
-	}
-	if len(failures) == 0 {
-		return limit
-	}
-	return joined(failures)
-}
-
-// what names the stream's records.
-func (s *reading) what() string {
-	if s.tenant {
-		return "tenant-scoped audit logs"
-	}
-	return "audit logs"
 }
 
 // received takes an answer. It returns what stops the run because of it.
@@ -232,8 +136,8 @@ func (r *run) received(ctx context.Context, streams []*reading, f pageAnswer, ob
 			r.log.Warn("The API refuses the cursor of a window: reading on from the time reached in it", "gte", w.Gte, "lte", w.Lte, "error", err.Error())
 		}
 		return nil
-	case s.tenant && !s.answered && s.before.LastRun == "" && noTenant(err):
-		r.log.Warn("The API has no tenant-scoped events for this key: set TENANT_EVENTS to false, or see to the tenant and the key's role in it", "error", err.Error())
+	case s.tenant && s.unread() && noTenant(err):
+		s.refused = err
 		return errNoTenant
 	case ctx.Err() == nil:
 		return err
@@ -293,33 +197,21 @@ func (r *run) pace(f pageAnswer) {
 	}
 }
 
-// inconsistent is what pages of a window show that contradict each other, or those
-// of another stream: what has been read may hold records twice.
-type inconsistent struct {
-	place
-	text string
-}
-
-func (e *inconsistent) Error() string { return e.text }
-
-// noTenant reports whether err is how the API answers for an organization
-// without a tenant.
-func noTenant(err error) bool {
-	var e *apiError
-	return errors.As(err, &e) && (e.status == http.StatusBadRequest || e.status == http.StatusForbidden)
-}
-
 // collect writes a page's new records and moves the window on.
 func (r *run) collect(streams []*reading, s *reading, w *part, p page, object *stagedObject) error {
 	for _, rec := range p.records {
-		if s.seen(rec) {
-			r.sum.Skipped++
-			continue
-		}
+		known := s.seen(rec)
 		for _, other := range streams {
 			if other != s && other.seen(rec) {
-				return &inconsistent{place{tenant: true}, "audit log API brings the same records with tenant_only and without: does a proxy on the way drop it?"}
+				if !other.aside {
+					return errTenantOnly
+				}
+				known = true // it was written as the other's
 			}
+		}
+		if known {
+			r.sum.Skipped++
+			continue
 		}
 		if err := object.write(rec.raw); err != nil {
 			return fmt.Errorf("writing %s: %w", r.stagedURL(object.name), err)

@@ -214,7 +214,7 @@ func (r *run) commit(ctx context.Context, old snapshot, next State) (err error) 
 	switch { // once, where both streams have new ones
 	case old.generation != 0 && old.Filter != next.Filter:
 		r.noteFilter(old.Filter, next.Filter)
-	case old.Tenant != nil && old.Tenant.Filter != next.Tenant.Filter:
+	case old.Tenant != nil && next.Tenant != nil && old.Tenant.Filter != next.Tenant.Filter:
 		r.noteFilter(old.Tenant.Filter, next.Tenant.Filter)
 	}
 	return nil

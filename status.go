@@ -56,7 +56,7 @@ func (c *Collector) Status(ctx context.Context) (Status, error) {
 	case err != nil:
 		return s, fmt.Errorf("reading state %s: %w", s.URL, readHint(err, c.cfg.StateBucket))
 	}
-	snap, err := decodeState(data, time.Now())
+	snap, err := decodeState(data, time.Now(), c.cfg.filter)
 	if err != nil {
 		return s, fmt.Errorf("state %s is damaged: %w; restore an older version of the object, or mend last_effective_at in it (Unix seconds)", s.URL, err)
 	}

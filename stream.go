@@ -37,6 +37,10 @@ type Stream struct {
 	RecentIDs   map[string]int64 `json:"recent_ids"`
 	RecentSince int64            `json:"recent_since,omitempty"`
 
+	// Unread is set while no run has read any of it: what the look-back reaches is
+	// noted, and nothing else.
+	Unread bool `json:"unread,omitempty"`
+
 	// continues is set where High and RecentIDs are the collector's own, so that
 	// a record below High that is not among them has appeared late.
 	continues bool
@@ -44,10 +48,11 @@ type Stream struct {
 
 // watermark is what last_effective_at must be for the other keys.
 func (s *Stream) watermark() int64 {
-	if len(s.Backlog) == 0 {
-		return s.High
+	watermark := s.High
+	for _, w := range s.Backlog {
+		watermark = min(watermark, w.Gte)
 	}
-	return slices.MinFunc(s.Backlog, func(a, b window) int { return int(a.Gte - b.Gte) }).Gte
+	return watermark
 }
 
 // collectedTo is a time before which all is collected, the latest that is known.
@@ -59,8 +64,9 @@ func (s *Stream) collectedTo() int64 {
 }
 
 // decodeStream reads a stream. It refuses what no collector can have written:
-// guessing would lose or repeat records. note says where it was edited by hand.
-func decodeStream(data []byte, now time.Time) (s Stream, note string, err error) {
+// guessing would lose or repeat records. Where it was edited by hand, note says so,
+// and what is read again is read with the filter f.
+func decodeStream(data []byte, now time.Time, f filter) (s Stream, note string, err error) {
 	var stored struct {
 		Stream
 		// These hide Stream's keys: their absence, or another spelling, tells.
@@ -120,7 +126,7 @@ func decodeStream(data []byte, now time.Time) (s Stream, note string, err error)
 	}
 	if implied := s.watermark(); watermark != implied {
 		note = fmt.Sprintf("last_effective_at was set by hand from %d to %d: reading goes on from there", implied, watermark)
-		s.edit(watermark)
+		s.edit(watermark, f)
 		s.continues = false
 	}
 	s.Watermark = watermark
@@ -128,11 +134,12 @@ func decodeStream(data []byte, now time.Time) (s Stream, note string, err error)
 }
 
 // edit makes the other keys follow a watermark that was set by hand. Moved
-// back, everything from it on is read again, and written again. Moved forward,
-// what lies before it is given up.
-func (s *Stream) edit(watermark int64) {
+// back, everything from it on is read again, and written again, with the filter f;
+// windows that have others stay. Moved forward, what lies before it is given up.
+func (s *Stream) edit(watermark int64, f filter) {
 	if watermark < s.watermark() {
-		s.High, s.Backlog = watermark, nil
+		s.High = watermark
+		s.Backlog = slices.DeleteFunc(s.Backlog, func(w window) bool { return w.Filter == f })
 		maps.DeleteFunc(s.RecentIDs, func(_ string, at int64) bool { return at >= watermark })
 		if s.RecentSince == 0 || s.RecentSince > watermark { // the ids below are not complete
 			s.RecentSince = watermark

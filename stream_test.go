@@ -3,7 +3,7 @@ package auditlog
 import (
 	"fmt"
 	"net/http"
-	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -154,6 +154,32 @@ func TestStreamsHaveTheirOwnCap(t *testing.T) {
 	})
 }
 
+// put makes one record appear.
+func (h *harness) put(tenant bool, kind string, ago int64) (id string) {
+	h.t.Helper()
+	h.added++
+	id = fmt.Sprintf("%s-%d", kind, h.added)
+	add := h.API.Add
+	if tenant {
+		add = h.API.AddTenant
+	}
+	raw := fmt.Appendf(nil, `{"id":"%s","type":"%s","effective_at":%d,"project":{"id":"p+1"}}`, id, kind, time.Now().Unix()-ago)
+	if err := add(raw); err != nil {
+		h.t.Fatal(err)
+	}
+	return id
+}
+
+// dropTenantOnly does what a proxy does that does not know it, and tells whether
+// it was there.
+func dropTenantOnly(r *http.Request) bool {
+	q := r.URL.Query()
+	had := q.Has("tenant_only")
+	q.Del("tenant_only")
+	r.URL.RawQuery = q.Encode()
+	return had
+}
+
 // TestTenantOnlyDropped: where something on the way drops tenant_only, the same
 // records come twice; they are written once.
 func TestTenantOnlyDropped(t *testing.T) {
@@ -165,12 +191,7 @@ func TestTenantOnlyDropped(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault {
-				q := r.URL.Query()
-				q.Del("tenant_only")
-				r.URL.RawQuery = q.Encode()
-				return fault.Fault{}
-			})
+			h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault { dropTenantOnly(r); return fault.Fault{} })
 			for range 3 {
 				if _, err := h.run(); err == nil || !strings.Contains(err.Error(), "same records with tenant_only and without") {
 					t.Errorf("error %v", err)
@@ -222,89 +243,6 @@ func TestCirclesElsewhere(t *testing.T) {
 			t.Errorf("backlog %+v, want %+v in it", s.Backlog, backlog)
 		}
 		h.settle()
-	})
-}
-
-// TestFilters: the settings go to the API, and each window keeps its own, though
-// the settings change.
-func TestFilters(t *testing.T) {
-	inBubble(t, func(t *testing.T, h *harness) {
-		of := func(kind string, n int, ago int64) {
-			t.Helper()
-			for i := range int64(n) {
-				h.added++
-				raw := fmt.Appendf(nil, `{"id":"%s-%d","type":"%s","effective_at":%d,"project":{"id":"p+1"}}`, kind, h.added, kind, time.Now().Unix()-ago-i)
-				if err := h.API.Add(raw); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		have := func(want string) {
-			t.Helper()
-			count := map[string]int{}
-			for id, n := range h.collected(h.state()) {
-				if n != 1 {
-					t.Errorf("%s was written %d times", id, n)
-				}
-				kind, _, _ := strings.Cut(id, "-")
-				count[kind] += n
-			}
-			if got := fmt.Sprint(count); got != want {
-				t.Errorf("collected %s, want %s", got, want)
-			}
-		}
-		h.env["MAX_RECORDS"], h.env["PAGE_SIZE"] = "6", "3"
-		h.env["EVENT_TYPES"], h.env["PROJECT_IDS"] = " login.failed,key.created ,,login.failed", "p+1"
-		of("login.failed", 5, 500)
-		of("key.created", 5, 600)
-		of("role.updated", 5, 700)
-		h.mustRun()
-		have("map[key.created:1 login.failed:5]")
-		if q, _ := url.ParseQuery(h.APIFaults.Log()[0].Query); !slices.Equal(q["event_types[]"], []string{"key.created", "login.failed"}) || q.Get("project_ids[]") != "p+1" {
-			t.Errorf("query %v", q)
-		}
-
-		// The rest of the first window is read as it was begun; the new one is not.
-		time.Sleep(time.Hour)
-		h.env["EVENT_TYPES"], h.env["PROJECT_IDS"] = "role.updated", ""
-		h.env["MAX_RECORDS"] = "100"
-		of("login.failed", 1, 500)
-		of("role.updated", 1, 500)
-		h.logs.Reset()
-		h.mustRun()
-		have("map[key.created:5 login.failed:5 role.updated:1]")
-		h.wantLog("The filters have changed", "They were: EVENT_TYPES=key.created,login.failed PROJECT_IDS=p+1; they are: EVENT_TYPES=role.updated", `"severity":"WARNING"`)
-		s := h.state()
-		if len(s.Covered) != 2 || s.Filter != "event_types%5B%5D=role.updated" || s.Covered[1].Filter != "event_types%5B%5D=key.created&event_types%5B%5D=login.failed&project_ids%5B%5D=p%2B1" {
-			t.Errorf("state %+v", s)
-		}
-		h.logs.Reset()
-		h.mustRun()
-		if strings.Contains(h.logs.String(), "filters have changed") {
-			t.Error("says so twice")
-		}
-
-		// What was left out can be had: of other types as it is, of the same only again.
-		back := BackfillRange{From: ago(2 * time.Hour), To: ago(70 * time.Minute)}
-		if _, _, err := h.collector().Backfill(t.Context(), h.log, back); err != nil {
-			t.Error(err)
-		}
-		h.mustRun()
-		have("map[key.created:5 login.failed:5 role.updated:6]")
-		h.env["EVENT_TYPES"] = "key.created,user.added"
-		if _, _, err := h.collector().Backfill(t.Context(), h.log, back); err == nil || !strings.Contains(err.Error(), "left out") {
-			t.Errorf("error %v", err)
-		}
-		h.env["EVENT_TYPES"] = "login.failed"
-		end := time.Unix(h.state().High, 0)
-		if _, _, err := h.collector().Backfill(t.Context(), h.log, BackfillRange{From: end.Add(-20 * time.Minute), To: end, Again: true}); err == nil || !strings.Contains(err.Error(), "must end before") {
-			t.Errorf("error %v", err)
-		}
-		if _, _, err := h.collector().Backfill(t.Context(), h.log, BackfillRange{From: end.Add(-20 * time.Minute), To: end}); err != nil {
-			t.Error(err)
-		}
-		h.mustRun()
-		have("map[key.created:5 login.failed:6 role.updated:6]")
 	})
 }
 
@@ -427,4 +365,150 @@ func TestCheckTenant(t *testing.T) {
 			h.t.Errorf("%+v", f)
 		}
 	})
+}
+
+// TestTakenByTheOtherStream: a record that tenant_only did not keep out, just as it
+// appeared, stays where it was written; it does not hold its own stream up.
+func TestTakenByTheOtherStream(t *testing.T) {
+	inTenant(t, func(h *harness) {
+		h.put(false, "a", 7200)
+		h.put(true, "b", 3600)
+		h.mustRun()
+		time.Sleep(2 * time.Hour)
+		h.mustRun()
+		time.Sleep(time.Hour)
+		h.APIFaults.Set(func(n int, r *http.Request) fault.Fault {
+			if dropTenantOnly(r) {
+				h.put(false, "a", 0)
+			}
+			return fault.Fault{}
+		})
+		h.mustRun()
+		if n := len(h.state().Tenant.RecentIDs); n != 1 {
+			t.Fatalf("the tenant's stream has %d ids", n)
+		}
+		for _, clash := range []bool{true, false} {
+			time.Sleep(time.Hour)
+			h.put(false, "a", 10)
+			h.APIFaults.Set(from(20, fault.Fault{Kind: fault.Refuse, Status: 401}))
+			if _, err := h.run(); (err != nil) != clash || clash && !strings.Contains(err.Error(), "same records") {
+				t.Errorf("error %v", err)
+			}
+		}
+		if err := h.Check(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestTenantOnlyDroppedAtFirst: also where no stream knows a recent record, a look-back
+// through what the other has collected repeats nothing.
+func TestTenantOnlyDroppedAtFirst(t *testing.T) {
+	inTenant(t, func(h *harness) {
+		h.env["TENANT_EVENTS"] = "false"
+		h.env["MAX_RECORDS"] = "10"
+		for i := range int64(20) {
+			h.put(false, "a", 600+i*10)
+		}
+		for range 3 {
+			h.mustRun()
+			time.Sleep(time.Hour)
+		}
+		if n := len(h.state().RecentIDs); n > 0 {
+			t.Fatalf("%d ids", n)
+		}
+		h.env["TENANT_EVENTS"] = "true"
+		h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault { dropTenantOnly(r); return fault.Fault{} })
+		for range 2 {
+			if _, err := h.run(); err == nil || !strings.Contains(err.Error(), "same records with tenant_only and without") {
+				t.Errorf("error %v", err)
+			}
+			time.Sleep(time.Hour)
+		}
+		if err := h.Check(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestNoTenantAfterError: an error before the API says that there is no tenant
+// leaves no stream behind, whose lag would grow.
+func TestNoTenantAfterError(t *testing.T) {
+	inTenant(t, func(h *harness) {
+		h.put(false, "a", 5)
+		h.APIFaults.Set(ofTenant(true, fault.Fault{Kind: fault.Refuse, Status: 500}))
+		h.run()
+		back := BackfillRange{From: ago(60 * time.Minute), To: ago(30 * time.Minute), Again: true}
+		if _, _, err := h.collector().Backfill(h.t.Context(), h.log, back); err != nil {
+			t.Errorf("a backfill waits for a stream that was never read: %v", err)
+		}
+		h.APIFaults.Set(ofTenant(true, fault.Fault{Kind: fault.Refuse, Status: 400, Body: `{"error":{"message":"Organization has no tenant."}}`}))
+		time.Sleep(48 * time.Hour)
+		if sum := h.mustRun(); sum.Lag > 0 || h.state().Tenant != nil {
+			t.Errorf("%+v, %+v", sum, h.state().Tenant)
+		}
+	})
+}
+
+// TestForbiddenAtAll: what the API refuses altogether is not put down to the tenant.
+func TestForbiddenAtAll(t *testing.T) {
+	inTenant(t, func(h *harness) {
+		h.API.SetForbidden(true)
+		if _, err := h.run(); err == nil || strings.Contains(h.logs.String(), "TENANT_EVENTS") {
+			t.Errorf("error %v\n%s", err, h.logs.String())
+		}
+		h.BucketFaults.Set(bucketIs(logsPath, uniform("")))
+		if f := h.check()["tenant"]; f.Result != ResultSkipped {
+			t.Errorf("%+v", f)
+		}
+	})
+}
+
+// TestLagOfAnEdit: a watermark set back counts until it is followed, though the
+// stream fails and the other's commits go on.
+func TestLagOfAnEdit(t *testing.T) {
+	inTenant(t, func(h *harness) {
+		h.put(false, "a", 5)
+		h.put(true, "b", 5)
+		h.mustRun()
+		time.Sleep(time.Hour)
+		data, err := h.Bucket.Read("logs", stateName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back := time.Now().Unix() - 7*86400
+		h.Bucket.Write("logs", stateName, regexp.MustCompile(`^\{\s*"last_effective_at": \d+`).ReplaceAll(data, fmt.Appendf(nil, `{"last_effective_at": %d`, back)))
+		h.APIFaults.Set(ofTenant(false, fault.Fault{Kind: fault.Refuse, Status: 403}))
+		for range 3 {
+			if sum, err := h.run(); err == nil || sum.Lag < 7*86400 {
+				t.Errorf("lag %d, error %v", sum.Lag, err)
+			}
+			time.Sleep(10 * time.Minute)
+		}
+	})
+}
+
+// TestStreamsShareWorkers: a stream that hangs or is done takes nothing of the other's
+// requests at once, nor the only one.
+func TestStreamsShareWorkers(t *testing.T) {
+	took := func(width, timeout string, f fault.Fault) (d time.Duration) {
+		inTenant(t, func(h *harness) {
+			h.env["FETCH_CONCURRENCY"], h.env["PAGE_SIZE"], h.env["RUN_TIMEOUT_SECONDS"] = width, "10", timeout
+			for i := range int64(900) {
+				h.put(false, "a", 500+i*90)
+			}
+			h.APIFaults.Set(ofTenant(true, f))
+			h.APIFaults.SetHooks(new(inFlight).wait(200*time.Millisecond), nil)
+			sum, _ := h.run()
+			if sum.Records != 900 {
+				t.Errorf("width %s: %d records", width, sum.Records)
+			}
+			d = sum.Duration
+		})
+		return d
+	}
+	took("1", "120", fault.Fault{Kind: fault.Hang})
+	if alone, beside := took("4", "480", fault.Fault{}), took("4", "480", fault.Fault{Kind: fault.Refuse, Status: 401}); beside > alone*5/4 {
+		t.Errorf("beside a stream that is refused reading takes %s, beside an empty one %s", beside, alone)
+	}
 }

@@ -17,6 +17,7 @@ import (
 // the cursor goes through it once, and ids tell apart what two windows share.
 type reading struct {
 	tenant  bool // of tenant-scoped records
+	aside   bool // none of it is read in this run
 	overlap int64
 	filter  filter  // of the new window
 	windows []*part // the new window's parts, then the backlog, newest to oldest
@@ -44,6 +45,7 @@ type reading struct {
 	ctx       context.Context
 	stop      context.CancelFunc
 	stopped   error // why no more of it is read, nil as long as it is
+	refused   error // where that is errNoTenant: what the API says
 	requested int   // requests sent
 	busy      int   // those under way
 	asked     int   // records that those ask for
@@ -57,6 +59,7 @@ type part struct {
 	busy     bool            // a request for it is under way
 	done     bool            // it is read to its end
 	aside    bool            // it is left for another run
+	retrying bool            // its request has failed before
 	place    place           // what it was planned as
 	atCursor map[string]bool // the records at its AfterAt
 
@@ -75,11 +78,13 @@ type sighting struct {
 }
 
 // place tells windows as planned apart: n is 0 for the new one, then the place in
-// the backlog.
+// the backlog; wholeStream means all.
 type place struct {
 	tenant bool
 	n      int
 }
+
+const wholeStream = -1
 
 // plan lays out the windows of a run; before is nil for a first one. Fresh
 // records come first, so that they never wait behind old ones.
@@ -302,13 +307,17 @@ func (r *reading) next(now time.Time) *Stream {
 	s := r.before
 	switch {
 	case r.answered:
-	case r.first && r.stopped == errNoTenant:
+	case r.stopped == errNoTenant:
 		return nil
 	case r.first: // what the look-back reaches must not move on while it fails
+		s.Unread = true
 		s.Watermark, s.High, s.RecentSince, s.Backlog = r.begin, r.begin, r.begin, []window{}
 		s.Covered, s.Filter, s.RecentIDs = []span{{r.begin, r.begin, r.filter}}, r.filter, map[string]int64{}
 		return &s
 	default:
+		if !s.continues { // an edit is still to be followed
+			s.LastRun = ""
+		}
 		return &s
 	}
 	// The new window covers up to its newest record where it was read to its
@@ -333,7 +342,7 @@ func (r *reading) next(now time.Time) *Stream {
 	r.prune()
 
 	s.LastRun = now.UTC().Format(time.RFC3339)
-	s.High, s.Filter, s.continues = high, r.filter, true
+	s.High, s.Filter, s.continues, s.Unread = high, r.filter, true, false
 	s.RecentSince = max(r.begin, high-r.overlap)
 	if r.first || len(s.Covered) > 0 { // what is not known stays so
 		s.Covered = cover(s.Covered, span{r.begin, high, r.filter})

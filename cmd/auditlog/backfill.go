@@ -25,7 +25,8 @@ function: between them, each record is written once.
 
 TIME is a date (2026-11-01, UTC; as the end, the day included), an RFC 3339 time,
 or how long ago (30d, 12h). Without --to the range ends where what has been
-collected begins. A range that holds collected seconds is refused; with --again
+collected begins. With filters (EVENT_TYPES, ...) other than the function's it
+needs --detach, since a run here would read what is new with them, too. A range that holds collected seconds is refused; with --again
 its records are written once more.
 
 Ctrl-C ends the reading: what has been read is committed, and the scheduled runs
@@ -46,7 +47,7 @@ when not.`,
 			return cobra.NoArgs(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			want.Again = o.again
+			want.Again, want.Here = o.again, !o.detach
 			return operate(cmd.Context(), func(ctx context.Context, op *operator) error {
 				return op.backfill(ctx, cmd.OutOrStdout(), want, o)
 			})

@@ -177,10 +177,8 @@ func reportState(s *auditlog.Status, now time.Time) report.State {
 		r.LastRun, _ = time.Parse(time.RFC3339, s.LastRun) // whatever else it is, it is unknown
 	}
 	covered := []report.Range{}
-	if len(s.Covered) > 0 { // else it is not known
-		for _, c := range s.CoveredAtAll() {
-			covered = append(covered, report.Range{Gte: c.Gte, Lte: c.Lte})
-		}
+	for _, c := range s.CoveredRanges() {
+		covered = append(covered, report.Range{Gte: c[0], Lte: c[1]})
 	}
 	r.SetWindows(covered, reportWindows(&s.Stream), now)
 	if t := s.Tenant; t != nil {

@@ -269,14 +269,14 @@ var mutations = []mutation{
 	},
 	{
 		name: "forget what requests under way may bring",
-		file: "read.go",
+		file: "gather.go",
 		old:  "- s.collected - s.asked }",
 		new:  "- s.collected }",
 		test: "TestCapSideBySide",
 	},
 	{
 		name: "let the streams share MAX_RECORDS",
-		file: "read.go",
+		file: "gather.go",
 		old:  "func (r *run) room(s *reading) int { return r.cfg.MaxRecords - s.collected - s.asked }",
 		new:  "func (r *run) room(s *reading) int { return r.cfg.MaxRecords - r.sum.Records - s.asked }",
 		test: "TestStreamsHaveTheirOwnCap",
@@ -284,8 +284,8 @@ var mutations = []mutation{
 	{
 		name: "let the look-back of a stream move on while it fails",
 		file: "window.go",
-		old:  "case r.first && r.stopped == errNoTenant:",
-		new:  "case r.first && r.tenant:",
+		old:  "case r.stopped == errNoTenant:",
+		new:  "case r.tenant:",
 		test: "TestStreamFails",
 	},
 	{
@@ -307,6 +307,27 @@ var mutations = []mutation{
 		file: "read.go",
 		old:  "if other != s && other.seen(rec) {",
 		new:  "if other != s && false {",
-		test: "TestTenantOnlyDropped",
+		test: "TestTakenByTheOtherStream",
+	},
+	{
+		name: "trust tenant_only at first",
+		file: "gather.go",
+		old:  "err == nil && len(others.records) > 0",
+		new:  "err != nil && len(others.records) > 0",
+		test: "TestTenantOnlyDroppedAtFirst",
+	},
+	{
+		name: "let a watermark set back empty the backlog",
+		file: "stream.go",
+		old:  "return w.Filter == f })",
+		new:  "return true })",
+		test: "TestEditKeepsOtherFilters",
+	},
+	{
+		name: "forget ids that another filter has let through",
+		file: "backfill.go",
+		old:  "if !s.mixed(asked) {",
+		new:  "if asked.Filter == s.Filter {",
+		test: "TestBackfillKeepsToItsFilter",
 	},
 }
