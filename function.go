@@ -33,6 +33,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -51,6 +52,12 @@ const Version = "0.1.0"
 
 func init() {
 	functions.CloudEvent("main", handle)
+	// A run of 5,000 records allocates less than 16 MiB in all. Go's default, which
+	// is to collect garbage from 4 MiB on, takes a sixth of the CPU time of a small
+	// run, the process's start included, and saves it no memory.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
 }
 
 // instance is the one collector of this process: made on first use, since

@@ -11,10 +11,8 @@ import (
 	"log/slog"
 	"net/http"
 	"regexp"
-	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,14 +50,10 @@ type harness struct {
 	steady bool // no waits, and so no jitter, between attempts
 }
 
-// lessGC: the buffers of an upload are larger than all else that a test holds.
-var lessGC = sync.OnceFunc(func() { debug.SetGCPercent(400) })
-
 // inBubble runs f in a world of its own, with a clock that stands still but
 // while everything waits.
 func inBubble(t *testing.T, f func(t *testing.T, h *harness)) {
 	t.Helper()
-	lessGC()
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, world.Options{InMemory: true, Buckets: []string{"logs", "states"}})
 		defer h.Close()
