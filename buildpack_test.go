@@ -12,6 +12,36 @@ import (
 	"testing"
 )
 
+// functionMain is the program that the buildpack makes of the function.
+const functionMain = `package main
+
+import (
+	"log"
+	"os"
+
+	_ "example.com/auditlog"
+	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
+)
+
+func main() { log.Fatal(funcframework.Start(os.Getenv("PORT"))) }
+`
+
+// buildFunction builds the function's program as deploy/ has it built, but for
+// the buildpack's module around it.
+func buildFunction(t testing.TB) string {
+	dir := t.TempDir()
+	source, binary := filepath.Join(dir, "main.go"), filepath.Join(dir, "function")
+	if err := os.WriteFile(source, []byte(functionMain), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-tags", "disable_grpc_modules", "-ldflags", "-s -w", "-o", binary, source)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return binary
+}
+
 // TestBuildpack builds what gcloud uploads as Google's Go buildpack does, starts
 // it as Cloud Run does, and triggers it as the push subscription of deploy/ does.
 func TestBuildpack(t *testing.T) {
@@ -39,18 +69,7 @@ func TestBuildpack(t *testing.T) {
 	for _, name := range uploaded {
 		copyFile(t, name, filepath.Join(app, "functions", name))
 	}
-	if err := os.WriteFile(filepath.Join(app, "main.go"), []byte(`package main
-
-import (
-	"log"
-	"os"
-
-	_ "example.com/auditlog"
-	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
-)
-
-func main() { log.Fatal(funcframework.Start(os.Getenv("PORT"))) }
-`), 0o666); err != nil {
+	if err := os.WriteFile(filepath.Join(app, "main.go"), []byte(functionMain), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	const module = "example.com/auditlog"
@@ -62,7 +81,7 @@ func main() { log.Fatal(funcframework.Start(os.Getenv("PORT"))) }
 	} {
 		cmd := exec.CommandContext(t.Context(), "go", args...)
 		cmd.Dir = app
-		cmd.Env = append(os.Environ(), "GOFLAGS=-tags=disable_grpc_modules", "GOWORK=off")
+		cmd.Env = append(os.Environ(), "GOFLAGS=-tags=disable_grpc_modules", "CGO_ENABLED=0", "GOWORK=off")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
@@ -75,12 +94,7 @@ func main() { log.Fatal(funcframework.Start(os.Getenv("PORT"))) }
 
 	h := overTCP(t)
 	h.add(7, 5, 1)
-	cmd := exec.CommandContext(t.Context(), filepath.Join(app, "app"))
-	cmd.Env = []string{"FUNCTION_TARGET=main"}
-	for name, value := range h.env {
-		cmd.Env = append(cmd.Env, name+"="+value)
-	}
-	url, log := listen(t, cmd)
+	url, log := listen(t, functionProcess(t, filepath.Join(app, "app"), h.env))
 	push := `{"message":{"data":"e30=","messageId":"1","publishTime":"2026-11-24T01:00:00Z"},"subscription":"projects/p/subscriptions/openai-auditlog"}`
 	resp, err := http.Post(url+"/projects/p/topics/openai-auditlog", "application/json", strings.NewReader(push))
 	if err != nil {
