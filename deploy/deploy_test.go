@@ -106,8 +106,8 @@ func TestDeployed(t *testing.T) {
 		"--run-service-account=openai-auditlog@my-project.iam.gserviceaccount.com",
 		"--build-service-account=projects/my-project/serviceAccounts/openai-auditlog-build@my-project.iam.gserviceaccount.com",
 		"--set-secrets=OPENAI_ADMIN_KEY=openai-auditlog-admin-key:latest",
-		"--set-build-env-vars=GOFLAGS=-tags=disable_grpc_modules,GOOGLE_GOLDFLAGS=-s -w",
-		"--set-env-vars=^|^GCS_BUCKET=my-bucket|GCS_PREFIX=openai-auditlog|STATE_KEY=state/openai-auditlog/state.json|OVERLAP_SECONDS=900|RUN_TIMEOUT_SECONDS=480",
+		"--set-build-env-vars=GOFLAGS=-tags=disable_grpc_modules,GOOGLE_GOLDFLAGS=-s -w,CGO_ENABLED=0",
+		"--set-env-vars=^|^GCS_BUCKET=my-bucket|GCS_PREFIX=openai-auditlog|STATE_KEY=state/openai-auditlog/state.json|OVERLAP_SECONDS=900|RUN_TIMEOUT_SECONDS=480|GOMEMLIMIT=192MiB",
 	} {
 		if !slices.Contains(deploy.Args, flag) {
 			t.Errorf("functions deploy lacks %s:\n%q", flag, deploy.Args)

@@ -78,6 +78,7 @@ run "defaults" {
       && google_cloudfunctions2_function.collector.build_config[0].entry_point == "main"
       && google_cloudfunctions2_function.collector.build_config[0].service_account == google_service_account.build.id
       && google_cloudfunctions2_function.collector.build_config[0].environment_variables == tomap({
+        CGO_ENABLED      = "0"
         GOFLAGS          = "-tags=disable_grpc_modules"
         GOOGLE_GOLDFLAGS = "-s -w"
       })
@@ -104,6 +105,7 @@ run "defaults" {
       STATE_KEY           = "state/openai-auditlog/state.json"
       OVERLAP_SECONDS     = "900"
       RUN_TIMEOUT_SECONDS = "480"
+      GOMEMLIMIT          = "192MiB"
     })
     error_message = "settings: ${jsonencode(google_cloudfunctions2_function.collector.service_config[0].environment_variables)}"
   }
