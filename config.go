@@ -90,7 +90,7 @@ func LoadConfig(environ map[string]string) (Config, error) {
 	c.loadFilter(fault)
 	within("MAX_RECORDS", int64(c.MaxRecords), 1, 1<<31)
 	within("PAGE_SIZE", int64(c.PageSize), 1, 100)
-	within("FETCH_CONCURRENCY", int64(c.Concurrency), 1, 32)
+	within("FETCH_CONCURRENCY", int64(c.Concurrency), 1, maxConcurrency)
 	within("LOOKBACK_HOURS", c.Lookback, 1, 100*366*24)
 	within("OVERLAP_SECONDS", c.Overlap, 0, 366*24*3600)
 	within("RUN_TIMEOUT_SECONDS", c.RunTimeout, 1, 24*3600)

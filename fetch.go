@@ -27,6 +27,7 @@ const (
 	maxAttempts    = 8        // of one page
 	headerTimeout  = 30 * time.Second
 	attemptTimeout = 2 * time.Minute // from the request to the last byte of its answer
+	maxConcurrency = 32              // requests at once
 )
 
 // api reads OpenAI's audit log API. It is safe for concurrent use.
@@ -65,7 +66,7 @@ func newTransport() *http.Transport {
 		TLSHandshakeTimeout:    10 * time.Second,
 		ResponseHeaderTimeout:  headerTimeout,
 		MaxResponseHeaderBytes: 256 << 10,
-		MaxIdleConnsPerHost:    2,
+		MaxIdleConnsPerHost:    maxConcurrency,
 		IdleConnTimeout:        90 * time.Second,
 	}
 }

@@ -246,8 +246,8 @@ func TestFilters(t *testing.T) {
 			}
 		}
 	}
-	if got := len(s.Records()); got != 4 {
-		t.Errorf("%d ordinary records, want 4", got)
+	if got := len(s.Records()); got != 5 {
+		t.Errorf("%d records, want 5", got)
 	}
 }
 
