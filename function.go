@@ -14,7 +14,8 @@
 //     every run begins by publishing what the state names.
 //
 // The watermark never passes a record that the API showed us and that is not
-// in an object that the state names, or has named.
+// in an object that the state names, or has named. With TENANT_EVENTS there are
+// two streams of records, each with a watermark of its own, in one such run.
 //
 // Objects, with the default settings' names:
 //
