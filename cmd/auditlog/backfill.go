@@ -25,9 +25,9 @@ function: between them, each record is written once.
 
 TIME is a date (2026-11-01, UTC; as the end, the day included), an RFC 3339 time,
 or how long ago (30d, 12h). Without --to the range ends where what has been
-collected begins. With filters (EVENT_TYPES, ...) other than the function's it
-needs --detach, since a run here would read what is new with them, too. A range that holds collected seconds is refused; with --again
-its records are written once more.
+collected begins. A range that holds collected seconds is refused; with --again
+its records are written once more. With filters (EVENT_TYPES, ...) other than the
+function's it needs --detach: a run here would read what is new with them, too.
 
 Ctrl-C ends the reading: what has been read is committed, and the scheduled runs
 collect the rest. OpenAI keeps audit logs for a limited time: the last line says
