@@ -336,6 +336,42 @@ func FuzzRetryAfter(f *testing.F) {
 	})
 }
 
+// FuzzFilter: whatever the settings hold, a request asks for just that and for what
+// it would ask without.
+func FuzzFilter(f *testing.F) {
+	f.Add("login.failed, key.created", "a+b@x.org,")
+	f.Add("a&limit=1", "=,%,%zz,;")
+	f.Add(" ,\u00a0,\u2028", "\xff")
+	f.Fuzz(func(t *testing.T, types, emails string) {
+		c, err := LoadConfig(environ("EVENT_TYPES", types, "ACTOR_EMAILS", emails))
+		if err != nil {
+			return
+		}
+		if err := c.filter.check(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := url.ParseQuery(query{gte: 1, lte: 2, limit: 3, after: "x", filter: c.filter}.encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := url.Values{"effective_at[gte]": {"1"}, "effective_at[lte]": {"2"}, "limit": {"3"}, "after": {"x"}}
+		for name, list := range map[string]string{"event_types[]": types, "actor_emails[]": emails} {
+			var values []string
+			for v := range strings.SplitSeq(list, ",") {
+				if v = strings.TrimSpace(v); v != "" && !slices.Contains(values, v) {
+					values = append(values, v)
+				}
+			}
+			if slices.Sort(values); len(values) > 0 {
+				want[name] = values
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("%q and %q make another query (-want +got):\n%s", types, emails, diff)
+		}
+	})
+}
+
 // FuzzConfig: any values of the settings are an error that names those at
 // fault and shows no key, or settings within their bounds, with names that do
 // not get in each other's way.
