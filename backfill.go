@@ -96,7 +96,9 @@ func (c *Collector) Backfill(ctx context.Context, log *slog.Logger, want Backfil
 		}
 		next := state.State
 		s, added, err := c.backfillInto(&next.Stream, want)
-		if next.Tenant != nil && !next.Tenant.Unread && c.cfg.TenantEvents && (err == nil || errors.Is(err, errCollected)) {
+		if next.Tenant != nil && next.Tenant.Unread && c.cfg.TenantEvents {
+			log.Warn("Backfill of tenant-scoped events: none, as no run has been able to read them yet")
+		} else if next.Tenant != nil && c.cfg.TenantEvents && (err == nil || errors.Is(err, errCollected)) {
 			tenant := *next.Tenant
 			next.Tenant = &tenant
 			t, tenantAdded, tenantErr := c.backfillInto(next.Tenant, want)
@@ -221,6 +223,9 @@ func (s *Stream) mixed(asked span) bool {
 	return s.Filter != asked.Filter ||
 		slices.ContainsFunc(s.Covered, func(c span) bool {
 			return c.Filter != asked.Filter && c.Gte <= asked.Lte && asked.Gte <= c.Lte
+		}) ||
+		slices.ContainsFunc(s.Backlog, func(w window) bool {
+			return w.Filter != asked.Filter && w.Gte <= asked.Lte && asked.Gte <= w.Lte
 		})
 }
 

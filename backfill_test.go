@@ -276,7 +276,7 @@ func TestBackfillOfWhatIsPartlyRead(t *testing.T) {
 // collected records, so that a backfill must be told to write them again.
 func TestGivenUpStaysCovered(t *testing.T) {
 	s := Stream{High: 1000, Covered: []span{{Gte: 100, Lte: 1000}}, Backlog: []window{{Gte: 400, Lte: 600, After: "c", AfterAt: 500, Top: 590}, {Gte: 100, Lte: 200}}}
-	s.edit(450, "")
+	s.edit(450)
 	if want := []span{{Gte: 100, Lte: 1000}}; !slices.Equal(s.Covered, want) || len(s.Backlog) != 1 {
 		t.Errorf("covered %v, want %v; backlog %v", s.Covered, want, s.Backlog)
 	}

@@ -69,7 +69,7 @@ func (k *checkup) loadState(ctx context.Context) (*snapshot, bool) {
 		k.refused(ctx, check, "reading state "+k.stateURL(), err, k.forState("storage.objects.get"))
 		return nil, false
 	}
-	snap, err := decodeState(data, time.Now(), k.cfg.filter)
+	snap, err := decodeState(data, time.Now())
 	if err != nil {
 		k.fail(check, "restore an older version of the object, or mend last_effective_at in it (Unix seconds); deleting it makes a first run",
 			"state %s is damaged, and runs refuse it: %s", k.stateURL(), k.api.show(err.Error()))

@@ -86,6 +86,9 @@ func (f filter) String() string {
 // excludes reports whether no record passes both filters. Of a record's fields
 // only the type is known to have one value.
 func (f filter) excludes(g filter) bool {
+	if f == g || f == "" || g == "" {
+		return false
+	}
 	const types = "event_types[]"
 	a, _ := url.ParseQuery(string(f))
 	b, _ := url.ParseQuery(string(g))

@@ -177,7 +177,7 @@ func (h *harness) state() State {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	s, err := decodeState(data, time.Now(), "")
+	s, err := decodeState(data, time.Now())
 	if err != nil {
 		h.t.Fatalf("%v in %s", err, data)
 	}
@@ -351,7 +351,7 @@ func (h *harness) checkInvariants() {
 	if err != nil {
 		return // no run has committed
 	}
-	s, err := decodeState(data, time.Now(), "")
+	s, err := decodeState(data, time.Now())
 	if err != nil {
 		h.t.Fatal(err)
 	}

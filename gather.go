@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"time"
 )
 
 // plan lays out the windows of the streams, without those set aside.
@@ -60,11 +62,13 @@ func (r *run) gather(whole, reading context.Context, state snapshot) (streams []
 }
 
 // turn is the window to ask for a page of next, of the stream that has been asked
-// the least; nil where there is none.
-func (r *run) turn(streams []*reading) (*reading, *part) {
+// the least; nil where there is none. spare leaves out streams that have requests
+// under way.
+func (r *run) turn(streams []*reading, spare bool) (*reading, *part) {
 	var next *reading
 	for _, s := range streams {
 		switch {
+		case spare && s.busy > 0:
 		case s.stopped != nil || len(s.idle()) == 0:
 		case r.room(s) <= 0:
 			if s.busy == 0 {
@@ -136,18 +140,31 @@ func (e *inconsistent) Error() string { return e.text }
 
 var errTenantOnly = &inconsistent{place{true, wholeStream}, "audit log API brings the same records with tenant_only and without: does a proxy on the way drop it?"}
 
-// page asks for a page. Before the first one of tenant-scoped records counts, it is
-// compared with what comes without tenant_only, where that comes: later, what the
-// streams know of each other tells.
-func (r *run) page(s *reading, q query, buf *bytes.Buffer, tell retried) (page, error) {
-	p, err := r.api.page(s.ctx, q, buf, tell)
-	if err != nil || !q.tenant || q.after != "" || !s.unread() || len(p.records) == 0 {
+// compareTimeout is how long tenant-scoped records wait for others to be compared
+// with: those must not hold them up.
+const compareTimeout = 45 * time.Second
+
+// page asks for a page, and compares it with what comes without tenant_only, where
+// that comes. Once they have been seen to be apart, what the streams know of each
+// other tells.
+func (r *run) page(ctx context.Context, compare bool, q query, buf *bytes.Buffer, tell retried) (page, error) {
+	p, err := r.api.page(ctx, q, buf, tell)
+	if err != nil || !compare || len(p.records) == 0 {
 		return p, err
 	}
 	q.tenant = false
-	if others, err := r.api.get(s.ctx, q, new(bytes.Buffer)); err == nil && len(others.records) > 0 && others.records[0].id == p.records[0].id {
+	soon, cancel := context.WithTimeout(ctx, compareTimeout)
+	defer cancel()
+	others, err := r.api.page(soon, q, new(bytes.Buffer), tell)
+	switch {
+	case ctx.Err() != nil:
+		return page{}, ctx.Err()
+	case err != nil:
+		return p, nil
+	case slices.ContainsFunc(others.records, func(o record) bool { return o.id == p.records[0].id }):
 		return page{}, errTenantOnly
 	}
+	p.apart = true
 	return p, nil
 }
 

@@ -29,6 +29,7 @@ type page struct {
 	more         bool      // has_more
 	organization string    // openai-organization header, "" when absent
 	date         time.Time // Date header, zero when absent
+	apart        bool      // see Stream.Apart
 }
 
 // decodePage reads an answer to q in one pass and checks it whole: what it

@@ -46,7 +46,7 @@ func TestSideBySide(t *testing.T) {
 		more int                 // requests in a hundred
 	}{
 		{"evenly", func(i int64) int64 { return 5 + 4*i }, 5},
-		{"in a burst", func(i int64) int64 { return 40_000 + i/20 }, 8},
+		{"in a burst", func(i int64) int64 { return 40_000 + i/20 }, 12},
 	}
 	records := int64(20_000)
 	if testing.Short() {

@@ -45,9 +45,9 @@ func (r *run) read(whole context.Context, streams []*reading, object *stagedObje
 	busy, retrying := 0, 0      // requests under way; of those, sent more than once
 	for {
 		for {
-			s, w := r.turn(streams)
 			// A stream that has none under way need not wait for requests that fail.
-			if w == nil || busy >= r.width && (s.busy > 0 || retrying < busy) {
+			s, w := r.turn(streams, busy >= r.width)
+			if w == nil || busy >= r.width && retrying < busy {
 				break
 			}
 			if !w.begun {
@@ -65,9 +65,10 @@ func (r *run) read(whole context.Context, streams []*reading, object *stagedObje
 			s.requested++
 			s.busy++
 			s.asked += f.q.limit
+			compare := s.tenant && !s.apart && f.q.after == ""
 			go func() {
 				began := time.Now()
-				f.p, f.err = r.page(s, f.q, f.buf, func(err error, wait time.Duration) { attempts <- attempt{w, err, wait} })
+				f.p, f.err = r.page(s.ctx, compare, f.q, f.buf, func(err error, wait time.Duration) { attempts <- attempt{w, err, wait} })
 				f.took = time.Since(began)
 				answers <- f
 			}()
@@ -153,7 +154,8 @@ func (r *run) received(ctx context.Context, streams []*reading, f pageAnswer, ob
 	if err := r.sameOrganization(f.p.organization); err != nil {
 		return err
 	}
-	if s.first && !f.p.date.IsZero() && f.p.date.Unix() < s.begin {
+	s.apart = s.apart || f.p.apart
+	if (s.first || s.before.Unread) && !f.p.date.IsZero() && f.p.date.Unix() < s.begin {
 		return fmt.Errorf("this host's clock is fast: by the API's it is %s, before the first run's window begins", f.p.date.UTC().Format(time.RFC3339))
 	}
 	if w.loop.closes(f.p.cursor) {
@@ -202,11 +204,12 @@ func (r *run) collect(streams []*reading, s *reading, w *part, p page, object *s
 	for _, rec := range p.records {
 		known := s.seen(rec)
 		for _, other := range streams {
-			if other != s && other.seen(rec) {
+			if !known && other != s && other.seen(rec) {
 				if !other.aside {
 					return errTenantOnly
 				}
 				known = true // it was written as the other's
+				s.meet(w, rec)
 			}
 		}
 		if known {

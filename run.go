@@ -114,7 +114,7 @@ func (r *run) load(ctx context.Context) (snapshot, error) {
 // stands notes what the figures are with this state.
 func (r *run) stands(s State) {
 	r.sum.OpenWindows, r.sum.Watermark, r.collectedTo = len(s.Backlog), s.Watermark, s.collectedTo()
-	if s.Tenant != nil && r.cfg.TenantEvents {
+	if s.Tenant != nil && !s.Tenant.Unread && r.cfg.TenantEvents { // of one that was never read, failures tell
 		r.sum.OpenWindows += len(s.Tenant.Backlog)
 		r.collectedTo = min(r.collectedTo, s.Tenant.collectedTo())
 	}

@@ -124,7 +124,7 @@ func (w *witness) look(shown int) {
 	case err != nil && w.generation != 0:
 		h.t.Errorf("the state is gone: %v", err)
 	case err == nil && o.Generation != w.generation:
-		next, err := decodeState(data, time.Now(), "")
+		next, err := decodeState(data, time.Now())
 		if err != nil || next.note != "" {
 			h.t.Errorf("a run wrote a state that is damaged or counts as edited: %v %s\n%s", err, next.note, data)
 		}

@@ -131,8 +131,8 @@ type snapshot struct {
 }
 
 // decodeState reads a state object. Of what no collector can have written it
-// says why it refuses it. f is for decodeStream.
-func decodeState(data []byte, now time.Time, f filter) (snapshot, error) {
+// says why it refuses it.
+func decodeState(data []byte, now time.Time) (snapshot, error) {
 	var stored struct {
 		State
 		Tenant json.RawMessage `json:"tenant"`
@@ -142,7 +142,7 @@ func decodeState(data []byte, now time.Time, f filter) (snapshot, error) {
 		LastRun   json.RawMessage `json:"last_run"`
 		RecentIDs json.RawMessage `json:"recent_ids"`
 	}
-	main, note, err := decodeStream(data, now, f)
+	main, note, err := decodeStream(data, now)
 	if err != nil {
 		return snapshot{}, err
 	}
@@ -152,7 +152,7 @@ func decodeState(data []byte, now time.Time, f filter) (snapshot, error) {
 	snap := snapshot{State: stored.State, note: note}
 	snap.Stream = main
 	if t := stored.Tenant; len(t) > 0 && string(t) != "null" {
-		tenant, note, err := decodeStream(t, now, f)
+		tenant, note, err := decodeStream(t, now)
 		if err != nil {
 			return snapshot{}, fmt.Errorf(`"tenant": %w`, err)
 		}
@@ -184,9 +184,15 @@ func (c *Collector) load(ctx context.Context) (snapshot, error) {
 	case err != nil:
 		return snapshot{}, fmt.Errorf("reading state %s: %w", c.stateURL(), storageHint(err))
 	}
-	snap, err := decodeState(data, time.Now(), c.cfg.filter)
+	snap, err := decodeState(data, time.Now())
 	if err != nil {
 		return snapshot{}, fmt.Errorf("state %s is damaged: %w; nothing was collected or changed: restore an older version of the object, or mend last_effective_at in it (Unix seconds)", c.stateURL(), err)
+	}
+	// What an edit has left to do, no run has looked at.
+	for _, s := range []*Stream{&snap.Stream, snap.Tenant} {
+		if s != nil && !s.continues {
+			s.LastRun = ""
+		}
 	}
 	snap.generation = generation
 	return snap, nil
@@ -241,7 +247,7 @@ func (c *Collector) commit(ctx context.Context, old snapshot, next State) (time.
 		return written, nil
 	case readErr == nil && generation != old.generation:
 		// Somebody may have edited it since, or run: what it names tells.
-		snap, decodeErr := decodeState(found, time.Now(), c.cfg.filter)
+		snap, decodeErr := decodeState(found, time.Now())
 		switch {
 		case decodeErr != nil:
 			return time.Time{}, fmt.Errorf("writing state %s: %w; and what is there now is damaged: %v", c.stateURL(), storageHint(err), decodeErr)

@@ -39,7 +39,7 @@ func TestDecodeState(t *testing.T) {
 		{"the Python function's, as a float", `{"last_effective_at": 1795397838.0}`, State{Stream: Stream{Watermark: w1, High: w1}}, false, false},
 		{"edited back: read again from there", strings.Replace(full, `_at":1795397838`, `_at":1795000000`, 1),
 			with(staged, func(s *State) {
-				s.Watermark, s.High, s.RecentSince, s.Backlog = 1795000000, 1795000000, 1795000000, []window{}
+				s.Watermark, s.High, s.RecentSince, s.Backlog = 1795000000, 1795000000, 1795000000, backlog
 				s.RecentIDs = map[string]int64{}
 			}), false, true},
 		{"edited into the backlog: its rest from there", strings.Replace(full, `_at":1795397838`, `_at":1795400000`, 1),
@@ -61,7 +61,7 @@ func TestDecodeState(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := decodeState([]byte(tt.data), testNow, "")
+			got, err := decodeState([]byte(tt.data), testNow)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -107,7 +107,7 @@ func TestDecodeStateRefuses(t *testing.T) {
 	}
 	for name, data := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got, err := decodeState([]byte(data), testNow, ""); err == nil {
+			if got, err := decodeState([]byte(data), testNow); err == nil {
 				t.Errorf("accepted as %+v", got)
 			}
 		})
@@ -129,7 +129,7 @@ func TestStateRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := decodeState(data, testNow, "")
+	got, err := decodeState(data, testNow)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,7 +56,7 @@ func (c *Collector) Status(ctx context.Context) (Status, error) {
 	case err != nil:
 		return s, fmt.Errorf("reading state %s: %w", s.URL, readHint(err, c.cfg.StateBucket))
 	}
-	snap, err := decodeState(data, time.Now(), c.cfg.filter)
+	snap, err := decodeState(data, time.Now())
 	if err != nil {
 		return s, fmt.Errorf("state %s is damaged: %w; restore an older version of the object, or mend last_effective_at in it (Unix seconds)", s.URL, err)
 	}
@@ -97,7 +97,7 @@ func (s *Status) Lag(now time.Time) int64 {
 		return 0
 	}
 	collectedTo := s.collectedTo()
-	if s.Tenant != nil && s.tenant {
+	if s.Tenant != nil && !s.Tenant.Unread && s.tenant {
 		collectedTo = min(collectedTo, s.Tenant.collectedTo())
 	}
 	return max(0, now.Unix()-collectedTo)

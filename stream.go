@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"time"
 )
 
@@ -41,9 +40,16 @@ type Stream struct {
 	// noted, and nothing else.
 	Unread bool `json:"unread,omitempty"`
 
+	// Apart is set, of tenant-scoped records, once they were seen to be others than
+	// come without tenant_only.
+	Apart bool `json:"apart,omitempty"`
+
 	// continues is set where High and RecentIDs are the collector's own, so that
 	// a record below High that is not among them has appeared late.
 	continues bool
+	// setBack is set where the watermark was set back by hand, for as long as no run
+	// has committed that: the new window reads again what windows with its filter have.
+	setBack bool
 }
 
 // watermark is what last_effective_at must be for the other keys.
@@ -64,9 +70,8 @@ func (s *Stream) collectedTo() int64 {
 }
 
 // decodeStream reads a stream. It refuses what no collector can have written:
-// guessing would lose or repeat records. Where it was edited by hand, note says so,
-// and what is read again is read with the filter f.
-func decodeStream(data []byte, now time.Time, f filter) (s Stream, note string, err error) {
+// guessing would lose or repeat records. note says where it was edited by hand.
+func decodeStream(data []byte, now time.Time) (s Stream, note string, err error) {
 	var stored struct {
 		Stream
 		// These hide Stream's keys: their absence, or another spelling, tells.
@@ -126,7 +131,7 @@ func decodeStream(data []byte, now time.Time, f filter) (s Stream, note string, 
 	}
 	if implied := s.watermark(); watermark != implied {
 		note = fmt.Sprintf("last_effective_at was set by hand from %d to %d: reading goes on from there", implied, watermark)
-		s.edit(watermark, f)
+		s.edit(watermark)
 		s.continues = false
 	}
 	s.Watermark = watermark
@@ -134,12 +139,11 @@ func decodeStream(data []byte, now time.Time, f filter) (s Stream, note string, 
 }
 
 // edit makes the other keys follow a watermark that was set by hand. Moved
-// back, everything from it on is read again, and written again, with the filter f;
-// windows that have others stay. Moved forward, what lies before it is given up.
-func (s *Stream) edit(watermark int64, f filter) {
+// back, everything from it on is read again, and written again. Moved forward,
+// what lies before it is given up.
+func (s *Stream) edit(watermark int64) {
 	if watermark < s.watermark() {
-		s.High = watermark
-		s.Backlog = slices.DeleteFunc(s.Backlog, func(w window) bool { return w.Filter == f })
+		s.High, s.setBack = watermark, true
 		maps.DeleteFunc(s.RecentIDs, func(_ string, at int64) bool { return at >= watermark })
 		if s.RecentSince == 0 || s.RecentSince > watermark { // the ids below are not complete
 			s.RecentSince = watermark

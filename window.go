@@ -46,6 +46,7 @@ type reading struct {
 	stop      context.CancelFunc
 	stopped   error // why no more of it is read, nil as long as it is
 	refused   error // where that is errNoTenant: what the API says
+	apart     bool  // see Stream.Apart
 	requested int   // requests sent
 	busy      int   // those under way
 	asked     int   // records that those ask for
@@ -92,7 +93,7 @@ func plan(before *Stream, now time.Time, overlap, lookback int64, f filter) *rea
 	r := &reading{overlap: overlap, filter: f, first: before == nil, empty: true}
 	fresh := window{Gte: max(0, now.Unix()-lookback), Lte: now.Unix()}
 	if !r.first {
-		r.before = *before
+		r.before, r.apart = *before, before.Apart
 		// A clock that has been set back must not leave a gap.
 		fresh = window{Gte: max(0, before.High-overlap, before.RecentSince), Lte: max(now.Unix(), before.High)}
 	}
@@ -100,7 +101,9 @@ func plan(before *Stream, now time.Time, overlap, lookback int64, f filter) *rea
 	r.begin, r.end, r.newest = fresh.Gte, fresh.Lte, r.before.High
 	r.windows = append(r.windows, &part{window: fresh, fresh: true})
 	for _, w := range r.before.Backlog {
-		r.windows = append(r.windows, &part{window: w, oldest: w.AfterAt})
+		if !r.before.setBack || w.Filter != f {
+			r.windows = append(r.windows, &part{window: w, oldest: w.AfterAt})
+		}
 	}
 	slices.SortStableFunc(r.windows[1:], func(a, b *part) int { return newestToOldest(a.window, b.window) })
 	for i, w := range r.windows {
@@ -214,7 +217,7 @@ func (r *reading) recurs(s sighting) bool {
 		return true
 	}
 	for w := range r.open() {
-		if w != s.through && w.contains(s.at) {
+		if w != s.through && w.contains(s.at) && (s.through == nil || !w.Filter.excludes(s.through.Filter)) {
 			return true
 		}
 	}
@@ -307,7 +310,7 @@ func (r *reading) next(now time.Time) *Stream {
 	s := r.before
 	switch {
 	case r.answered:
-	case r.stopped == errNoTenant:
+	case r.first && r.stopped == errNoTenant:
 		return nil
 	case r.first: // what the look-back reaches must not move on while it fails
 		s.Unread = true
@@ -315,9 +318,6 @@ func (r *reading) next(now time.Time) *Stream {
 		s.Covered, s.Filter, s.RecentIDs = []span{{r.begin, r.begin, r.filter}}, r.filter, map[string]int64{}
 		return &s
 	default:
-		if !s.continues { // an edit is still to be followed
-			s.LastRun = ""
-		}
 		return &s
 	}
 	// The new window covers up to its newest record where it was read to its
@@ -342,7 +342,8 @@ func (r *reading) next(now time.Time) *Stream {
 	r.prune()
 
 	s.LastRun = now.UTC().Format(time.RFC3339)
-	s.High, s.Filter, s.continues, s.Unread = high, r.filter, true, false
+	s.High, s.Filter = high, r.filter
+	s.continues, s.setBack, s.Unread, s.Apart = true, false, false, r.apart
 	s.RecentSince = max(r.begin, high-r.overlap)
 	if r.first || len(s.Covered) > 0 { // what is not known stays so
 		s.Covered = cover(s.Covered, span{r.begin, high, r.filter})

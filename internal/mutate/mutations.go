@@ -158,8 +158,8 @@ var mutations = []mutation{
 	{
 		name: "forget the ids that two windows share",
 		file: "window.go",
-		old:  "if w != s.through && w.contains(s.at) {",
-		new:  "if w == nil {",
+		old:  "if w != s.through && w.contains(s.at) &&",
+		new:  "if w == nil &&",
 		test: "TestWindows",
 	},
 	{
@@ -284,7 +284,7 @@ var mutations = []mutation{
 	{
 		name: "let the look-back of a stream move on while it fails",
 		file: "window.go",
-		old:  "case r.stopped == errNoTenant:",
+		old:  "case r.first && r.stopped == errNoTenant:",
 		new:  "case r.tenant:",
 		test: "TestStreamFails",
 	},
@@ -305,22 +305,22 @@ var mutations = []mutation{
 	{
 		name: "trust tenant_only",
 		file: "read.go",
-		old:  "if other != s && other.seen(rec) {",
-		new:  "if other != s && false {",
+		old:  "if !known && other != s && other.seen(rec) {",
+		new:  "if !known && other != s && false {",
 		test: "TestTakenByTheOtherStream",
 	},
 	{
 		name: "trust tenant_only at first",
 		file: "gather.go",
-		old:  "err == nil && len(others.records) > 0",
-		new:  "err != nil && len(others.records) > 0",
+		old:  "if err != nil || !compare || len(p.records) == 0 {",
+		new:  "if true || err != nil || !compare || len(p.records) == 0 {",
 		test: "TestTenantOnlyDroppedAtFirst",
 	},
 	{
 		name: "let a watermark set back empty the backlog",
-		file: "stream.go",
-		old:  "return w.Filter == f })",
-		new:  "return true })",
+		file: "window.go",
+		old:  "if !r.before.setBack || w.Filter != f {",
+		new:  "if !r.before.setBack {",
 		test: "TestEditKeepsOtherFilters",
 	},
 	{
