@@ -200,6 +200,16 @@ func (h *harness) names(prefix string) []string {
 	return names
 }
 
+// setWatermark sets the watermark by hand.
+func (h *harness) setWatermark(watermark int64) {
+	h.t.Helper()
+	data, err := h.Bucket.Read("logs", stateName)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.Bucket.Write("logs", stateName, regexp.MustCompile(`^\{\s*"last_effective_at": \d+`).ReplaceAll(data, fmt.Appendf(nil, `{"last_effective_at": %d`, watermark)))
+}
+
 // wantLog checks that the log has a line with each of the parts.
 func (h *harness) wantLog(parts ...string) {
 	h.t.Helper()
@@ -752,15 +762,7 @@ func TestEditedState(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
 		h.add(100, 0, 60)
 		h.mustRun()
-		edit := func(watermark int64) {
-			data, err := h.Bucket.Read("logs", stateName)
-			if err != nil {
-				t.Fatal(err)
-			}
-			data = regexp.MustCompile(`"last_effective_at": \d+`).ReplaceAll(data, fmt.Appendf(nil, `"last_effective_at": %d`, watermark))
-			h.Bucket.Write("logs", stateName, data)
-		}
-		edit(time.Now().Unix() - 600)
+		h.setWatermark(time.Now().Unix() - 600)
 		if sum := h.mustRun(); sum.Records != 11 || sum.Late != 0 {
 			t.Errorf("edited back by 600 s: %+v", sum)
 		}
@@ -770,7 +772,7 @@ func TestEditedState(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		h.add(60, 0, 60)
-		edit(time.Now().Unix() - 300)
+		h.setWatermark(time.Now().Unix() - 300)
 		if sum := h.mustRun(); sum.Records != 8 { // 300 s and the overlap of 120
 			t.Errorf("edited forward to 300 s ago: %+v", sum)
 		}

@@ -3,7 +3,6 @@ package auditlog
 import (
 	"fmt"
 	"net/http"
-	"regexp"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,16 +27,6 @@ func (h *harness) once(all bool) {
 	}
 }
 
-// setMain sets the watermark by hand.
-func (h *harness) setMain(watermark int64) {
-	h.t.Helper()
-	data, err := h.Bucket.Read("logs", stateName)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	h.Bucket.Write("logs", stateName, regexp.MustCompile(`^\{\s*"last_effective_at": \d+`).ReplaceAll(data, fmt.Appendf(nil, `{"last_effective_at": %d`, watermark)))
-}
-
 // TestBackfillOfAnEditedState: a backfill before the next run gives up no window
 // that the edit left.
 func TestBackfillOfAnEditedState(t *testing.T) {
@@ -57,7 +46,7 @@ func TestBackfillOfAnEditedState(t *testing.T) {
 			h.env["EVENT_TYPES"] = "k"
 		}
 		backfill(ago(4*day), ago(3*day-time.Hour))
-		h.setMain(time.Now().Unix() - 6*86400) // k again from six days ago
+		h.setWatermark(time.Now().Unix() - 6*86400) // k again from six days ago
 		backfill(ago(9*day), ago(8*day))
 		for range 3 {
 			h.mustRun()
@@ -96,7 +85,7 @@ func TestEditThenFilter(t *testing.T) {
 			h.put(false, "a", 600+i*10)
 		}
 		h.mustRun()
-		h.setMain(time.Now().Unix() - 3*86400)
+		h.setWatermark(time.Now().Unix() - 3*86400)
 		h.APIFaults.Set(ofTenant(false, fault.Fault{Kind: fault.Refuse, Status: 500}))
 		h.run()
 		h.APIFaults.Set(nil)
@@ -117,16 +106,7 @@ func TestTenantOnlyDroppedCompare(t *testing.T) {
 	for _, f := range []fault.Fault{{Kind: fault.Refuse, Status: 429, Header: http.Header{"Retry-After": {"1"}}}, {Kind: fault.Refuse, Status: 500}, {Kind: fault.Drop}, {Kind: fault.Cut}} {
 		t.Run(fmt.Sprint(f.Kind, f.Status), func(t *testing.T) {
 			inTenant(t, func(h *harness) {
-				h.env["TENANT_EVENTS"] = "false"
-				h.env["MAX_RECORDS"] = "10"
-				for i := range int64(20) {
-					h.put(false, "a", 600+i*10)
-				}
-				for range 3 {
-					h.mustRun()
-					time.Sleep(time.Hour)
-				}
-				h.env["TENANT_EVENTS"] = "true"
+				h.collectedThenQuiet()
 				var had atomic.Bool
 				var struck atomic.Int32
 				h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault {
@@ -174,16 +154,7 @@ func TestTenantOnlyDroppedEmpty(t *testing.T) {
 // TestTenantOnlyDroppedRace: ... also where a record appears in between.
 func TestTenantOnlyDroppedRace(t *testing.T) {
 	inTenant(t, func(h *harness) {
-		h.env["TENANT_EVENTS"] = "false"
-		h.env["MAX_RECORDS"] = "10"
-		for i := range int64(20) {
-			h.put(false, "a", 600+i*10)
-		}
-		for range 3 {
-			h.mustRun()
-			time.Sleep(time.Hour)
-		}
-		h.env["TENANT_EVENTS"] = "true"
+		h.collectedThenQuiet()
 		n := 0
 		h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault {
 			if dropTenantOnly(r) {
@@ -242,19 +213,7 @@ func TestHangingWindows(t *testing.T) {
 // TestTakenAndQuiet: a record that the other stream has taken is remembered.
 func TestTakenAndQuiet(t *testing.T) {
 	inTenant(t, func(h *harness) {
-		h.put(false, "a", 7200)
-		h.put(true, "b", 3600)
-		h.mustRun()
-		time.Sleep(2 * time.Hour)
-		h.mustRun()
-		time.Sleep(time.Hour)
-		h.APIFaults.Set(func(n int, r *http.Request) fault.Fault {
-			if dropTenantOnly(r) {
-				h.put(false, "a", 0)
-			}
-			return fault.Fault{}
-		})
-		h.mustRun()
+		h.oneTakenByTenant()
 		h.APIFaults.Set(nil)
 		failed := 0
 		for range 10 {

@@ -3,7 +3,6 @@ package auditlog
 import (
 	"fmt"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -178,6 +177,41 @@ func dropTenantOnly(r *http.Request) bool {
 	q.Del("tenant_only")
 	r.URL.RawQuery = q.Encode()
 	return had
+}
+
+// collectedThenQuiet collects records in several runs, so that no id is remembered,
+// and turns TENANT_EVENTS on.
+func (h *harness) collectedThenQuiet() {
+	h.t.Helper()
+	h.env["TENANT_EVENTS"] = "false"
+	h.env["MAX_RECORDS"] = "10"
+	for i := range int64(20) {
+		h.put(false, "a", 600+i*10)
+	}
+	for range 3 {
+		h.mustRun()
+		time.Sleep(time.Hour)
+	}
+	h.env["TENANT_EVENTS"] = "true"
+}
+
+// oneTakenByTenant lets the tenant's stream take a record of the others, which appears
+// just as tenant_only is dropped.
+func (h *harness) oneTakenByTenant() {
+	h.t.Helper()
+	h.put(false, "a", 7200)
+	h.put(true, "b", 3600)
+	h.mustRun()
+	time.Sleep(2 * time.Hour)
+	h.mustRun()
+	time.Sleep(time.Hour)
+	h.APIFaults.Set(func(n int, r *http.Request) fault.Fault {
+		if dropTenantOnly(r) {
+			h.put(false, "a", 0)
+		}
+		return fault.Fault{}
+	})
+	h.mustRun()
 }
 
 // TestTenantOnlyDropped: where something on the way drops tenant_only, the same
@@ -371,19 +405,7 @@ func TestCheckTenant(t *testing.T) {
 // appeared, stays where it was written; it does not hold its own stream up.
 func TestTakenByTheOtherStream(t *testing.T) {
 	inTenant(t, func(h *harness) {
-		h.put(false, "a", 7200)
-		h.put(true, "b", 3600)
-		h.mustRun()
-		time.Sleep(2 * time.Hour)
-		h.mustRun()
-		time.Sleep(time.Hour)
-		h.APIFaults.Set(func(n int, r *http.Request) fault.Fault {
-			if dropTenantOnly(r) {
-				h.put(false, "a", 0)
-			}
-			return fault.Fault{}
-		})
-		h.mustRun()
+		h.oneTakenByTenant()
 		if n := len(h.state().Tenant.RecentIDs); n != 1 {
 			t.Fatalf("the tenant's stream has %d ids", n)
 		}
@@ -405,19 +427,10 @@ func TestTakenByTheOtherStream(t *testing.T) {
 // through what the other has collected repeats nothing.
 func TestTenantOnlyDroppedAtFirst(t *testing.T) {
 	inTenant(t, func(h *harness) {
-		h.env["TENANT_EVENTS"] = "false"
-		h.env["MAX_RECORDS"] = "10"
-		for i := range int64(20) {
-			h.put(false, "a", 600+i*10)
-		}
-		for range 3 {
-			h.mustRun()
-			time.Sleep(time.Hour)
-		}
+		h.collectedThenQuiet()
 		if n := len(h.state().RecentIDs); n > 0 {
 			t.Fatalf("%d ids", n)
 		}
-		h.env["TENANT_EVENTS"] = "true"
 		h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault { dropTenantOnly(r); return fault.Fault{} })
 		for range 2 {
 			if _, err := h.run(); err == nil || !strings.Contains(err.Error(), "same records with tenant_only and without") {
@@ -472,12 +485,7 @@ func TestLagOfAnEdit(t *testing.T) {
 		h.put(true, "b", 5)
 		h.mustRun()
 		time.Sleep(time.Hour)
-		data, err := h.Bucket.Read("logs", stateName)
-		if err != nil {
-			t.Fatal(err)
-		}
-		back := time.Now().Unix() - 7*86400
-		h.Bucket.Write("logs", stateName, regexp.MustCompile(`^\{\s*"last_effective_at": \d+`).ReplaceAll(data, fmt.Appendf(nil, `{"last_effective_at": %d`, back)))
+		h.setWatermark(time.Now().Unix() - 7*86400)
 		h.APIFaults.Set(ofTenant(false, fault.Fault{Kind: fault.Refuse, Status: 403}))
 		for range 3 {
 			if sum, err := h.run(); err == nil || sum.Lag < 7*86400 {
