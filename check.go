@@ -143,10 +143,7 @@ func (k *checkup) settings() {
 // audit asks the API for one record, and its clock for the time. It returns the
 // key's organization, "" where the API does not say.
 func (k *checkup) audit(ctx context.Context) (organization string, answered bool) {
-	asking, cancel := context.WithTimeout(ctx, apiCheckTimeout)
-	defer cancel()
-	var buf bytes.Buffer
-	p, err := k.api.page(asking, k.newest(false), &buf, func(error, time.Duration) {})
+	p, err := k.ask(ctx, false)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		k.skip("api", "interrupted")
@@ -171,10 +168,13 @@ func (k *checkup) audit(ctx context.Context) (organization string, answered bool
 	return p.organization, true
 }
 
-// newest asks for the newest record that a run collects.
-func (k *checkup) newest(tenant bool) query {
+// ask asks the API for one record that a run collects.
+func (k *checkup) ask(ctx context.Context, tenant bool) (page, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiCheckTimeout)
+	defer cancel()
 	now := time.Now().Unix()
-	return query{gte: now - k.cfg.Lookback*3600, lte: now, limit: 1, tenant: tenant, filter: k.cfg.filter}
+	q := query{gte: now - k.cfg.Lookback*3600, lte: now, limit: 1, tenant: tenant, filter: k.cfg.filter}
+	return k.api.page(ctx, q, new(bytes.Buffer), func(error, time.Duration) {})
 }
 
 // tenant asks the API for one tenant-scoped record, where those are collected.
@@ -187,16 +187,13 @@ func (k *checkup) tenant(ctx context.Context, answered bool) {
 		k.skip(check, "needs the API: see api")
 		return
 	}
-	asking, cancel := context.WithTimeout(ctx, apiCheckTimeout)
-	defer cancel()
-	var buf bytes.Buffer
-	_, err := k.api.page(asking, k.newest(true), &buf, func(error, time.Duration) {})
+	_, err := k.ask(ctx, true)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		k.skip(check, "interrupted")
 	case noTenant(err):
 		detail, _ := explainAPI(err)
-		k.warn(check, "set TENANT_EVENTS to false, or see to the tenant and the key's role in it", "there are no tenant-scoped events for this key: %s", detail)
+		k.warn(check, noTenantRemedy, "there are no tenant-scoped events for this key: %s", detail)
 	case err != nil:
 		detail, remedy := explainAPI(err)
 		k.fail(check, remedy, "asking for tenant-scoped events: %s", detail)

@@ -102,7 +102,7 @@ func LoadConfig(environ map[string]string) (Config, error) {
 	}
 	for _, name := range []string{"GCS_BUCKET", "GCS_PREFIX", "STATE_KEY", "STATE_BUCKET"} {
 		// Storage would refuse these names, some only once records are committed.
-		if v := environ[name]; !utf8.ValidString(v) || strings.ContainsFunc(v, unicode.IsControl) {
+		if v := environ[name]; !nameable(v) {
 			fault(name, "%q holds characters that no name has", v)
 		}
 	}
@@ -178,6 +178,11 @@ func settingName(field string) string {
 	f, _ := reflect.TypeFor[Config]().FieldByName(field)
 	name, _, _ := strings.Cut(f.Tag.Get("env"), ",")
 	return name
+}
+
+// nameable reports whether something can have this name, or be part of it.
+func nameable(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
 func notVisibleASCII(r rune) bool { return r <= ' ' || r > '~' }

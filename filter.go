@@ -5,8 +5,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 )
 
 // filter limits what records the API brings: the part of a request's query that
@@ -36,8 +34,7 @@ func (c *Config) loadFilter(fault func(name, format string, args ...any)) {
 	for _, s := range filterSettings {
 		list := s.values(c)
 		for i, value := range *list {
-			(*list)[i] = strings.TrimSpace(value)
-			if !utf8.ValidString(value) || strings.ContainsFunc(strings.TrimSpace(value), unicode.IsControl) {
+			if (*list)[i] = strings.TrimSpace(value); !nameable((*list)[i]) {
 				fault(s.setting, "%q holds characters that no name has", value)
 			}
 		}

@@ -171,6 +171,8 @@ func (r *run) page(ctx context.Context, compare bool, q query, buf *bytes.Buffer
 // unread reports whether no page of the stream has ever been taken.
 func (s *reading) unread() bool { return !s.answered && (s.first || s.before.Unread) }
 
+const noTenantRemedy = "set TENANT_EVENTS to false, or see to the tenant and the key's role in it"
+
 // noTenant reports whether err is how the API answers for an organization
 // without a tenant.
 func noTenant(err error) bool {

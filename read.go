@@ -76,7 +76,7 @@ func (r *run) read(whole context.Context, streams []*reading, object *stagedObje
 		if busy == 0 {
 			for _, s := range streams {
 				if s.refused != nil && streams[0].answered { // else they share the reason
-					r.log.Warn("The API has no tenant-scoped events for this key: set TENANT_EVENTS to false, or see to the tenant and the key's role in it", "error", s.refused.Error())
+					r.log.Warn("The API has no tenant-scoped events for this key: "+noTenantRemedy, "error", s.refused.Error())
 				}
 			}
 			return ended(streams)

@@ -113,10 +113,10 @@ func (r *run) load(ctx context.Context) (snapshot, error) {
 
 // stands notes what the figures are with this state.
 func (r *run) stands(s State) {
-	r.sum.OpenWindows, r.sum.Watermark, r.collectedTo = len(s.Backlog), s.Watermark, s.collectedTo()
-	if s.Tenant != nil && !s.Tenant.Unread && r.cfg.TenantEvents { // of one that was never read, failures tell
-		r.sum.OpenWindows += len(s.Tenant.Backlog)
-		r.collectedTo = min(r.collectedTo, s.Tenant.collectedTo())
+	r.sum.OpenWindows, r.sum.Watermark, r.collectedTo = 0, s.Watermark, s.collectedTo()
+	for _, stream := range s.counted(r.cfg.TenantEvents) {
+		r.sum.OpenWindows += len(stream.Backlog)
+		r.collectedTo = min(r.collectedTo, stream.collectedTo())
 	}
 }
 

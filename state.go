@@ -48,6 +48,15 @@ type State struct {
 	LastBackfill string `json:"last_backfill,omitempty"`
 }
 
+// counted lists the streams whose backlog and lag count; tenant is TENANT_EVENTS.
+// Of one that was never read, failures tell.
+func (s *State) counted(tenant bool) []*Stream {
+	if tenant && s.Tenant != nil && !s.Tenant.Unread {
+		return []*Stream{&s.Stream, s.Tenant}
+	}
+	return []*Stream{&s.Stream}
+}
+
 // stages reports whether an object of this generation is the one that Staged
 // names.
 func (s *State) stages(generation int64) bool {

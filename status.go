@@ -97,8 +97,8 @@ func (s *Status) Lag(now time.Time) int64 {
 		return 0
 	}
 	collectedTo := s.collectedTo()
-	if s.Tenant != nil && !s.Tenant.Unread && s.tenant {
-		collectedTo = min(collectedTo, s.Tenant.collectedTo())
+	for _, stream := range s.counted(s.tenant) {
+		collectedTo = min(collectedTo, stream.collectedTo())
 	}
 	return max(0, now.Unix()-collectedTo)
 }
