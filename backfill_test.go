@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/auditlog/internal/fault"
+	"example.com/auditlog/internal/sim/fault"
 )
 
 func ago(d time.Duration) time.Time { return time.Now().Add(-d) }

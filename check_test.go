@@ -17,7 +17,7 @@ import (
 	"cloud.google.com/go/storage"
 	"github.com/google/go-cmp/cmp"
 
-	"example.com/auditlog/internal/fault"
+	"example.com/auditlog/internal/sim/fault"
 )
 
 // allChecks are the names, in order, where all lies in one bucket.

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"example.com/auditlog/internal/auditapi"
-	"example.com/auditlog/internal/fault"
+	"example.com/auditlog/internal/sim/auditapi"
+	"example.com/auditlog/internal/sim/fault"
 )
 
 // TestFilters: the settings go to the API, and each window keeps its own, though

@@ -19,10 +19,10 @@ import (
 
 	"google.golang.org/api/option"
 
-	"example.com/auditlog/internal/auditapi"
-	"example.com/auditlog/internal/bucket"
-	"example.com/auditlog/internal/fault"
-	"example.com/auditlog/internal/world"
+	"example.com/auditlog/internal/sim/auditapi"
+	"example.com/auditlog/internal/sim/bucket"
+	"example.com/auditlog/internal/sim/fault"
+	"example.com/auditlog/internal/sim/world"
 )
 
 const (

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"example.com/auditlog/internal/fault"
+	"example.com/auditlog/internal/sim/fault"
 )
 
 // TestMonitoring holds what deploy/monitoring watches against what the function

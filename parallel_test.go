@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/auditlog/internal/fault"
+	"example.com/auditlog/internal/sim/fault"
 )
 
 // inFlight lets each request to the API take a while, and counts those that are

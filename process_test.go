@@ -22,8 +22,8 @@ import (
 	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
 	"github.com/caarlos0/env/v11"
 
-	"example.com/auditlog/internal/fault"
-	"example.com/auditlog/internal/world"
+	"example.com/auditlog/internal/sim/fault"
+	"example.com/auditlog/internal/sim/world"
 )
 
 // TestMain lets this binary be the process that tests start, signal and kill.

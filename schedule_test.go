@@ -11,8 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"example.com/auditlog/internal/bucket"
-	"example.com/auditlog/internal/fault"
+	"example.com/auditlog/internal/sim/bucket"
+	"example.com/auditlog/internal/sim/fault"
 )
 
 // scheduler runs instances of the function side by side and owns each of their

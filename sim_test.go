@@ -17,8 +17,8 @@ import (
 	"github.com/googleapis/gax-go/v2"
 	"google.golang.org/api/option"
 
-	"example.com/auditlog/internal/auditapi"
-	"example.com/auditlog/internal/fault"
+	"example.com/auditlog/internal/sim/auditapi"
+	"example.com/auditlog/internal/sim/fault"
 )
 
 var long = flag.Bool("long", false, "try what takes long: all pairs of faults, 100,000 schedules, months of runs")

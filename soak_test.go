@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/auditlog/internal/fault"
+	"example.com/auditlog/internal/sim/fault"
 )
 
 // TestSoak lives through days, with -long months, of hourly runs: faults and

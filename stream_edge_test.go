@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/auditlog/internal/fault"
+	"example.com/auditlog/internal/sim/fault"
 )
 
 // once checks that nothing was written more than once, and all once.

@@ -17,7 +17,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"example.com/auditlog/internal/fault"
+	"example.com/auditlog/internal/sim/fault"
 )
 
 // operation is what a request is about, for the faults to choose by.

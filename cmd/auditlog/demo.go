@@ -26,8 +26,8 @@ import (
 	"golang.org/x/term"
 
 	"example.com/auditlog"
-	"example.com/auditlog/internal/auditapi"
-	"example.com/auditlog/internal/world"
+	"example.com/auditlog/internal/sim/auditapi"
+	"example.com/auditlog/internal/sim/world"
 )
 
 // The events of a Pub/Sub topic.

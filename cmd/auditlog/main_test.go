@@ -15,8 +15,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"example.com/auditlog"
-	"example.com/auditlog/internal/auditapi"
-	"example.com/auditlog/internal/world"
+	"example.com/auditlog/internal/sim/auditapi"
+	"example.com/auditlog/internal/sim/world"
 )
 
 func TestMain(m *testing.M) {

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/auditlog/internal/udm"
-	"example.com/auditlog/internal/world"
+	"example.com/auditlog/internal/sim/world"
 )
 
 type line struct {

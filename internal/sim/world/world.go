@@ -16,9 +16,9 @@ import (
 	"cloud.google.com/go/storage"
 	"google.golang.org/api/option"
 
-	"example.com/auditlog/internal/auditapi"
-	"example.com/auditlog/internal/bucket"
-	"example.com/auditlog/internal/fault"
+	"example.com/auditlog/internal/sim/auditapi"
+	"example.com/auditlog/internal/sim/bucket"
+	"example.com/auditlog/internal/sim/fault"
 )
 
 // Key is the key that a World's API wants.

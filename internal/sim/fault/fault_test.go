@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"example.com/auditlog/internal/fault"
+	"example.com/auditlog/internal/sim/fault"
 )
 
 const answer = "0123456789"

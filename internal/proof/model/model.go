@@ -4,7 +4,7 @@
 // It is plain Go, so that a reader needs only what runs the tests, and a
 // counterexample prints as the steps that lead to it:
 //
-//	go test -v ./internal/model
+//	go test -v ./internal/proof/model
 //
 // Read State, the bucket and the runs at one moment; then apply, what a request
 // does to the bucket; then run, the steps of Collector.Run. check.go has what

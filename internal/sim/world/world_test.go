@@ -15,9 +15,9 @@ import (
 
 	"cloud.google.com/go/storage"
 
-	"example.com/auditlog/internal/auditapi"
-	"example.com/auditlog/internal/fault"
-	"example.com/auditlog/internal/world"
+	"example.com/auditlog/internal/sim/auditapi"
+	"example.com/auditlog/internal/sim/fault"
+	"example.com/auditlog/internal/sim/world"
 )
 
 func start(t *testing.T, o world.Options) (*world.World, *storage.Client) {

@@ -2,8 +2,8 @@
 // that a named test fails each time: a suite that passes whatever the code does
 // proves nothing.
 //
-//	go run ./internal/mutate              # all
-//	go run ./internal/mutate precondition # those whose names contain that
+//	go run ./internal/proof/mutate              # all
+//	go run ./internal/proof/mutate precondition # those whose names contain that
 //
 // The work tree stays as it is: the compiler gets the broken file through an
 // overlay. The list is in mutations.go.

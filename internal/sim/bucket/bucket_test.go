@@ -27,8 +27,8 @@ import (
 	"google.golang.org/api/iterator"
 	"google.golang.org/api/option"
 
-	"example.com/auditlog/internal/bucket"
-	"example.com/auditlog/internal/fault"
+	"example.com/auditlog/internal/sim/bucket"
+	"example.com/auditlog/internal/sim/fault"
 )
 
 // rig is a bucket with a real client and faults between them.

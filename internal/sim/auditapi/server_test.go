@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"example.com/auditlog/internal/auditapi"
+	"example.com/auditlog/internal/sim/auditapi"
 )
 
 const key = "sk-admin-test"
