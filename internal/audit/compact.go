@@ -1,0 +1,56 @@
+package audit
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// Compact appends the JSON value src to dst without its insignificant white
+// space and with every other byte as it is. src must be valid JSON.
+func Compact(dst, src []byte) []byte {
+	for i := 0; i < len(src); {
+		start := i
+		for i < len(src) && src[i] > ' ' {
+			if src[i] == '"' {
+				i = stringEnd(src, i)
+			} else {
+				i++
+			}
+		}
+		dst = append(dst, src[start:i]...)
+		for i < len(src) && src[i] <= ' ' {
+			i++
+		}
+	}
+	return dst
+}
+
+// stringEnd returns where the string that begins at src[i] has ended. It goes by
+// eight bytes where it can: most of a record is in strings.
+func stringEnd(src []byte, i int) int {
+	for i++; ; i++ {
+		for i+8 <= len(src) {
+			word := binary.LittleEndian.Uint64(src[i:])
+			stops := bytesEqual(word, '"') | bytesEqual(word, '\\')
+			if stops != 0 {
+				i += bits.TrailingZeros64(stops) / 8
+				break
+			}
+			i += 8
+		}
+		switch src[i] {
+		case '"':
+			return i + 1
+		case '\\':
+			i++ // what it escapes, which may be a quote
+		}
+	}
+}
+
+// bytesEqual has the highest bit of the lowest byte of word that is c, and none
+// below it. Above it, bits mean nothing.
+func bytesEqual(word uint64, c byte) uint64 {
+	const ones = 0x0101010101010101
+	x := word ^ ones*uint64(c)
+	return (x - ones) &^ x & (ones << 7)
+}

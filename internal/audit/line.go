@@ -1,0 +1,60 @@
+package audit
+
+import (
+	"bytes"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Line is what a line of a collected object says of its record.
+type Line struct {
+	At    int64  // effective_at, Unix seconds
+	Type  string // fit to be shown
+	Bytes int64  // of the line, with its end
+	Bad   bool   // it is no record: At and Type say nothing
+}
+
+// LineReader reads lines one after the other.
+type LineReader struct{ dec jsontext.Decoder }
+
+// Read reads a line's time and type, and no further: the line's end may be
+// missing. It leaves Bytes to the caller.
+func (r *LineReader) Read(line []byte) (l Line) {
+	bad := Line{Bad: true}
+	r.dec.Reset(bytes.NewReader(line), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	if t, err := r.dec.ReadToken(); err != nil || t.Kind() != '{' {
+		return bad
+	}
+	for timed, typed := false, false; !timed || !typed; {
+		name, err := r.dec.ReadToken()
+		if err != nil {
+			return bad
+		}
+		if name.Kind() == '}' {
+			l.Bad = !timed // without a type it is a record all the same
+			return l
+		}
+		switch member := name.String(); {
+		case member == "effective_at":
+			v, err := r.dec.ReadValue()
+			if err != nil {
+				return bad
+			}
+			if l.At, err = WholeNumber(v); err != nil {
+				return bad
+			}
+			timed = true
+		case member == "type" && r.dec.PeekKind() == '"':
+			t, err := r.dec.ReadToken()
+			if err != nil {
+				return bad
+			}
+			l.Type, typed = Shorten(t.String()), true
+		default:
+			if err := r.dec.SkipValue(); err != nil {
+				return bad
+			}
+		}
+	}
+	return l
+}

@@ -1,0 +1,63 @@
+package audit
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// maxText is how many characters of a text from outside are shown.
+const maxText = 300
+
+// Shorten makes text from outside fit for an error or a log: one line, without
+// control characters, and not long.
+func Shorten(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+			return ' '
+		}
+		return r
+	}, s)
+	s = strings.Join(strings.Fields(s), " ")
+	if utf8.RuneCountInString(s) > maxText {
+		s = string([]rune(s)[:maxText]) + "…"
+	}
+	return s
+}
+
+// Time is a time in Unix seconds as people and programs read it: RFC 3339, UTC.
+func Time(unix int64) string { return time.Unix(unix, 0).UTC().Format(time.RFC3339) }
+
+// Number groups the digits of n by thousands.
+func Number(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// Count is n and the noun, which takes an s unless n is 1.
+func Count(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return Number(n) + " " + noun
+}
+
+// WholeNumber reads a JSON number that has no fraction, however it is written.
+func WholeNumber(v []byte) (int64, error) {
+	if n, err := strconv.ParseInt(string(v), 10, 64); err == nil {
+		return n, nil
+	}
+	f, err := strconv.ParseFloat(string(v), 64)
+	if err != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
+		return 0, fmt.Errorf("%s is not a whole number", Shorten(string(v)))
+	}
+	return int64(f), nil
+}

@@ -1,0 +1,37 @@
+// Package cloudlog makes loggers that Cloud Logging understands. It knows
+// nothing of what is logged.
+package cloudlog
+
+import (
+	"io"
+	"log/slog"
+	"os"
+)
+
+// New returns a logger in Cloud Logging's field names
+// (https://cloud.google.com/logging/docs/structured-logging), or in plain text
+// where w is a terminal.
+func New(w io.Writer) *slog.Logger {
+	if f, ok := w.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			return slog.New(slog.NewTextHandler(w, nil))
+		}
+	}
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{ReplaceAttr: cloudNames}))
+}
+
+func cloudNames(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) > 0 {
+		return a
+	}
+	switch a.Key {
+	case slog.LevelKey:
+		a.Key = "severity"
+		if a.Value.Any() == slog.LevelWarn {
+			a.Value = slog.StringValue("WARNING")
+		}
+	case slog.MessageKey:
+		a.Key = "message"
+	}
+	return a
+}

@@ -1,0 +1,243 @@
+// Package config reads the settings of the collector: from the environment to a
+// Config that is right, or to one error that names all faults.
+//
+// It promises that nothing which a later step would refuse for its form passes.
+// It asks neither the network nor the bucket.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/caarlos0/env/v11"
+
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/names"
+	"example.com/auditlog/internal/openai"
+)
+
+// Config holds the settings of the function, read from the environment. Names
+// and defaults are those of the Python function, as far as that one has them.
+type Config struct {
+	Bucket      string     `env:"GCS_BUCKET,required,notEmpty" help:"bucket that the SecOps feed reads"`
+	AdminKey    openai.Key `env:"OPENAI_ADMIN_KEY,required,notEmpty" help:"OpenAI Admin key with the scope api.audit_logs.read"`
+	Prefix      string     `env:"GCS_PREFIX" envDefault:"openai-auditlog" help:"feed prefix: the folder that the feed reads"`
+	StateKey    string     `env:"STATE_KEY" envDefault:"openai-auditlog/state.json" help:"name of the state object; keep it outside GCS_PREFIX"`
+	StateBucket string     `env:"STATE_BUCKET" help:"bucket of the state and of staged objects (default: GCS_BUCKET)"`
+	MaxRecords  int        `env:"MAX_RECORDS" envDefault:"5000" help:"most records a run; the rest follows in the next runs"`
+	PageSize    int        `env:"PAGE_SIZE" envDefault:"100" help:"records a request, 1 to 100"`
+	Concurrency int        `env:"FETCH_CONCURRENCY" envDefault:"4" help:"most requests to the API at once, 1 to 32; a 429 or slow answers lower it for a while"`
+	Lookback    int64      `env:"LOOKBACK_HOURS" envDefault:"24" help:"how far back the first run reaches, in hours"`
+	Overlap     int64      `env:"OVERLAP_SECONDS" envDefault:"120" help:"how far a run reaches behind what is collected, for records that appear late, in seconds"`
+	BaseURL     string     `env:"OPENAI_BASE_URL" envDefault:"https://api.openai.com/v1" help:"API base URL: a regional host or a proxy"`
+	RunTimeout  int64      `env:"RUN_TIMEOUT_SECONDS" envDefault:"480" help:"deadline of a run in seconds; keep it below the service's request timeout"`
+
+	TenantEvents bool     `env:"TENANT_EVENTS" envDefault:"false" help:"also collect tenant-scoped events, which the API brings no other way"`
+	EventTypes   []string `env:"EVENT_TYPES" help:"collect only these types of events, comma-separated"`
+	ProjectIDs   []string `env:"PROJECT_IDS" help:"collect only events of these projects"`
+	ActorEmails  []string `env:"ACTOR_EMAILS" help:"collect only events of actors with these addresses"`
+	ActorIDs     []string `env:"ACTOR_IDS" help:"collect only events of these actors"`
+	ResourceIDs  []string `env:"RESOURCE_IDS" help:"collect only events on these resources"`
+
+	// Filter is what the lists above come to.
+	Filter audit.Filter `env:"-"`
+}
+
+// Load reads the settings from environ, which maps names to values. Its
+// error names every setting that is missing or bad, so that one look is enough
+// to mend them all.
+func Load(environ map[string]string) (Config, error) {
+	var c Config
+	var faults []string
+	fault := func(name, format string, args ...any) {
+		faults = append(faults, name+": "+fmt.Sprintf(format, args...))
+	}
+
+	err := env.ParseWithOptions(&c, env.Options{Environment: environ})
+	var all env.AggregateError
+	if err != nil && !errors.As(err, &all) {
+		return Config{}, fmt.Errorf("reading settings: %w", err)
+	}
+	failed := map[string]bool{}
+	for _, err := range all.Errors {
+		var unset env.VarIsNotSetError
+		var empty env.EmptyVarError
+		var parse env.ParseError
+		switch {
+		case errors.As(err, &unset):
+			failed[unset.Key] = true
+			fault(unset.Key, "required, but not set")
+		case errors.As(err, &empty):
+			failed[empty.Key] = true
+			fault(empty.Key, "required, but empty")
+		case errors.As(err, &parse):
+			name := settingName(parse.Name)
+			failed[name] = true
+			what := "a whole number"
+			if name == "TENANT_EVENTS" {
+				what = "true or false"
+			}
+			fault(name, "%q is not %s", environ[name], what)
+		default:
+			return Config{}, fmt.Errorf("reading settings: %w", err)
+		}
+	}
+
+	within := func(name string, v, low, high int64) {
+		if !failed[name] && (v < low || v > high) {
+			fault(name, "%d is not in %d to %d", v, low, high)
+		}
+	}
+	c.loadFilter(fault)
+	within("MAX_RECORDS", int64(c.MaxRecords), 1, 1<<31)
+	within("PAGE_SIZE", int64(c.PageSize), 1, openai.MaxPageSize)
+	within("FETCH_CONCURRENCY", int64(c.Concurrency), 1, openai.MaxConcurrency)
+	within("LOOKBACK_HOURS", c.Lookback, 1, 100*366*24)
+	within("OVERLAP_SECONDS", c.Overlap, 0, 366*24*3600)
+	within("RUN_TIMEOUT_SECONDS", c.RunTimeout, 1, 24*3600)
+
+	// A key from a file or a secret manager often ends in a line break.
+	c.AdminKey = openai.Key(strings.TrimSpace(string(c.AdminKey)))
+	if !failed["OPENAI_ADMIN_KEY"] && (c.AdminKey == "" || strings.ContainsFunc(string(c.AdminKey), notVisibleASCII)) {
+		fault("OPENAI_ADMIN_KEY", "holds characters that no key has (its value is not shown)")
+	}
+	for _, name := range []string{"GCS_BUCKET", "GCS_PREFIX", "STATE_KEY", "STATE_BUCKET"} {
+		// Storage would refuse these names, some only once records are committed.
+		if v := environ[name]; !nameable(v) {
+			fault(name, "%q holds characters that no name has", v)
+		}
+	}
+	if strings.Contains(c.Bucket, "/") {
+		fault("GCS_BUCKET", "%q is not a bucket's name: give it without gs:// and without a folder", c.Bucket)
+	}
+	if strings.Contains(c.StateBucket, "/") {
+		fault("STATE_BUCKET", "%q is not a bucket's name: give it without gs:// and without a folder", c.StateBucket)
+	}
+	if c.StateBucket == "" {
+		c.StateBucket = c.Bucket
+	}
+	c.Prefix = strings.Trim(c.Prefix, "/")
+	if c.Prefix == "" {
+		fault("GCS_PREFIX", "names no folder: the feed must not read the whole bucket")
+	}
+	// Of a path like a/.. the folder of staged objects would be that of others.
+	if !fs.ValidPath(c.StateKey) || c.StateKey == "." {
+		fault("STATE_KEY", "%q has an empty part or one of dots: name the object otherwise, and rename it if there is one", c.StateKey)
+	}
+	if len(c.Prefix)+len("/")+len(names.FinalLayout) > names.Longest {
+		fault("GCS_PREFIX", "is too long: with an object's name it has more than %d bytes", names.Longest)
+	}
+	if len(c.Layout().StagedFolder())+len("kept/")+100 > names.Longest {
+		fault("STATE_KEY", "is too long: with a staged object's name it has more than %d bytes", names.Longest)
+	}
+	u, err := url.Parse(c.BaseURL)
+	switch {
+	case err != nil:
+		fault("OPENAI_BASE_URL", "is not a URL")
+	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
+		fault("OPENAI_BASE_URL", "%q is not an http or https URL", u.Redacted())
+	case strings.ContainsAny(c.BaseURL, "?#"):
+		fault("OPENAI_BASE_URL", "%q must have neither a query nor a fragment", u.Redacted())
+	case u.User != nil:
+		fault("OPENAI_BASE_URL", "%q must not hold a user or password", u.Redacted())
+	}
+	c.BaseURL = strings.TrimRight(c.BaseURL, "/")
+
+	if len(faults) > 0 {
+		return Config{}, fmt.Errorf("bad settings: %s", strings.Join(faults, "; "))
+	}
+	return c, nil
+}
+
+// longestFilter is in bytes. Servers and proxies take a request's line of 8 KiB.
+const longestFilter = 6 << 10
+
+// loadFilter makes the filter of the settings, and their lists tidy.
+func (c *Config) loadFilter(fault func(name, format string, args ...any)) {
+	values := map[string][]string{}
+	var set []string
+	for _, s := range []struct {
+		name string
+		list *[]string
+	}{
+		{"EVENT_TYPES", &c.EventTypes}, {"PROJECT_IDS", &c.ProjectIDs}, {"ACTOR_EMAILS", &c.ActorEmails},
+		{"ACTOR_IDS", &c.ActorIDs}, {"RESOURCE_IDS", &c.ResourceIDs},
+	} {
+		list := *s.list
+		for i, value := range list {
+			if list[i] = strings.TrimSpace(value); !nameable(list[i]) {
+				fault(s.name, "%q holds characters that no name has", value)
+			}
+		}
+		slices.Sort(list)
+		*s.list = slices.DeleteFunc(slices.Compact(list), func(s string) bool { return s == "" })
+		if len(*s.list) > 0 {
+			values[s.name] = *s.list
+			set = append(set, s.name)
+		}
+	}
+	c.Filter = audit.NewFilter(values)
+	if n := len(c.Filter); n > longestFilter {
+		fault(strings.Join(set, ", "), "too long for a request: %d bytes of its %d", n, longestFilter)
+	}
+}
+
+// Setting is one row of the settings table, for help texts.
+type Setting struct {
+	Name, Default, Help string
+	Required            bool
+}
+
+// Settings lists the settings in the order of Config.
+func Settings() []Setting {
+	var list []Setting
+	t := reflect.TypeFor[Config]()
+	for f := range t.Fields() {
+		name, options, _ := strings.Cut(f.Tag.Get("env"), ",")
+		if name == "-" {
+			continue
+		}
+		list = append(list, Setting{
+			Name:     name,
+			Default:  f.Tag.Get("envDefault"),
+			Help:     f.Tag.Get("help"),
+			Required: strings.Contains(options, "required"),
+		})
+	}
+	return list
+}
+
+func settingName(field string) string {
+	f, _ := reflect.TypeFor[Config]().FieldByName(field)
+	name, _, _ := strings.Cut(f.Tag.Get("env"), ",")
+	return name
+}
+
+// nameable reports whether something can have this name, or be part of it.
+func nameable(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
+
+func notVisibleASCII(r rune) bool { return r <= ' ' || r > '~' }
+
+// Layout is where everything of the collector lies.
+func (c Config) Layout() names.Layout {
+	return names.Layout{Bucket: c.Bucket, Prefix: c.Prefix, StateBucket: c.StateBucket, StateKey: c.StateKey}
+}
+
+// StepTimeout bounds one storage operation outside the streaming of records:
+// one that hangs leaves time to find out what became of it.
+func (c Config) StepTimeout() time.Duration {
+	return max(5*time.Second, Reserve(time.Duration(c.RunTimeout)*time.Second)/4)
+}
+
+// Reserve is the part of a run's time that reading leaves to commit and publish.
+func Reserve(whole time.Duration) time.Duration { return min(time.Minute, whole/4) }

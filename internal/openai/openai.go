@@ -1,0 +1,324 @@
+// Package openai reads OpenAI's audit log API over HTTP: one page a request,
+// sent again where that may help, and what an answer that is no page means.
+//
+// It promises that the key goes nowhere but to the API and is in no error, and
+// that every wait ends with its context. It knows nothing of windows, of what
+// has been collected, or of the bucket.
+package openai
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/googleapis/gax-go/v2"
+
+	"example.com/auditlog/internal/audit"
+)
+
+const (
+	// MaxPageSize is the most records that the API puts into a page.
+	MaxPageSize = 100
+	// MaxConcurrency is the most requests at once that connections are kept for.
+	MaxConcurrency = 32
+
+	maxPageBytes   = 32 << 20 // of a decoded page held in memory
+	maxErrorBytes  = 16 << 10 // read of an error's body
+	maxAttempts    = 8        // of one page
+	headerTimeout  = 30 * time.Second
+	attemptTimeout = 2 * time.Minute // from the request to the last byte of its answer
+)
+
+// Key is an Admin key. No log line and no error shows it.
+type Key string
+
+const hidden = "[secret]"
+
+func (Key) String() string               { return hidden }
+func (Key) GoString() string             { return hidden }
+func (Key) LogValue() slog.Value         { return slog.StringValue(hidden) }
+func (Key) MarshalText() ([]byte, error) { return []byte(hidden), nil }
+
+// Hide takes the key out of a text from outside: some proxies answer with it.
+func (k Key) Hide(s string) string { return strings.ReplaceAll(s, string(k), hidden) }
+
+// DefaultBackoff is the wait between attempts at one page, where the API asks
+// for none.
+var DefaultBackoff = gax.Backoff{Initial: time.Second, Max: 30 * time.Second, Multiplier: 2}
+
+// Client reads the API. It is safe for concurrent use.
+//
+// Source of its facts: the published reference of GET
+// /organization/audit_logs, and what has been seen of its answers.
+type Client struct {
+	http    *http.Client
+	url     string
+	key     Key
+	agent   string // User-Agent
+	backoff gax.Backoff
+}
+
+// Options are what a Client is made with.
+type Options struct {
+	Base      string // the API's URL, without a slash at its end
+	Key       Key
+	Agent     string // User-Agent
+	Transport http.RoundTripper
+	Backoff   gax.Backoff // between the attempts at one page
+}
+
+// New returns a client of the API.
+func New(o Options) *Client {
+	return &Client{
+		http: &http.Client{
+			Transport: o.Transport,
+			// Go would send the key along to another port and to subdomains.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		url:     o.Base + "/organization/audit_logs",
+		key:     o.Key,
+		agent:   o.Agent,
+		backoff: o.Backoff,
+	}
+}
+
+// NewTransport keeps connections open between pages, asks for gzip, and bounds
+// the wait for a connection and for an answer's header; attemptTimeout bounds
+// the body.
+func NewTransport() *http.Transport {
+	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            dialer.DialContext,
+		ForceAttemptHTTP2:      true,
+		TLSHandshakeTimeout:    10 * time.Second,
+		ResponseHeaderTimeout:  headerTimeout,
+		MaxResponseHeaderBytes: 256 << 10,
+		MaxIdleConnsPerHost:    MaxConcurrency,
+		IdleConnTimeout:        90 * time.Second,
+	}
+}
+
+// Error is an answer that is no page.
+type Error struct {
+	Status  int           // HTTP status
+	API     bool          // the body is the API's own error, not a proxy's
+	Param   string        // the API's "param": what it finds fault with
+	Message string        // the API's own message, cut short
+	Wait    time.Duration // what Retry-After asks for; negative when absent
+	Hint    string        // what to do; "" where that is not known
+}
+
+func (e *Error) Error() string {
+	s := fmt.Sprintf("audit log API answered %d %s", e.Status, http.StatusText(e.Status))
+	if e.Message != "" {
+		s += ": " + e.Message
+	}
+	if e.Hint != "" {
+		s += " (" + e.Hint + ")"
+	}
+	return s
+}
+
+// Unreachable is a request that got no whole answer.
+type Unreachable struct {
+	Err  error
+	text string // of Err, fit to be shown
+}
+
+func (e *Unreachable) Error() string { return "reaching the audit log API: " + e.text }
+func (e *Unreachable) Unwrap() error { return e.Err }
+
+func (c *Client) unreachable(err error) error {
+	// The URL stays out of the error: what prints it takes its escapes for verbs.
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return &Unreachable{err, c.show(err.Error())}
+}
+
+// show makes text from outside fit for a log.
+func (c *Client) show(s string) string { return audit.Shorten(c.key.Hide(s)) }
+
+var errPageTooLarge = fmt.Errorf("page is larger than %d MiB", maxPageBytes>>20)
+
+// failure says what an error means for what is read next.
+func failure(err error, r audit.Request) *audit.Failure {
+	kind := audit.Other
+	var e *Error
+	switch {
+	case errors.Is(err, errPageTooLarge):
+		kind = audit.PageTooLarge
+	case !errors.As(err, &e) || !e.API:
+	case e.refusesCursor(r):
+		kind = audit.CursorRefused
+	case e.Status == http.StatusBadRequest || e.Status == http.StatusForbidden:
+		kind = audit.Refused
+	}
+	return &audit.Failure{Kind: kind, Err: err}
+}
+
+// refusesCursor reports whether the API no longer takes the cursor that r asked
+// with.
+func (e *Error) refusesCursor(r audit.Request) bool {
+	return r.After != "" && (e.Status == http.StatusBadRequest || e.Status == http.StatusNotFound) &&
+		(e.Param == "after" || strings.Contains(e.Message, r.After) || strings.Contains(strings.ToLower(e.Message), "cursor"))
+}
+
+// retryable reports whether the same request may well succeed when sent again.
+func retryable(err error) bool {
+	var e *Error
+	if errors.As(err, &e) {
+		switch e.Status {
+		case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests:
+			return true
+		}
+		return e.Status >= 500
+	}
+	return errors.As(err, new(*Unreachable)) || errors.Is(err, audit.ErrCutBody)
+}
+
+// Retried is called for a failed attempt that another one follows: with its error
+// and how long the next one waits.
+type Retried func(err error, wait time.Duration)
+
+// Page reads one page into buf, sending the request again where that may help
+// until ctx ends. A wait that would pass ctx's deadline ends it at once. Where
+// ctx ends the first attempt, the error is ctx's own; any other error is an
+// *audit.Failure around the API's last word.
+func (c *Client) Page(ctx context.Context, r audit.Request, buf *bytes.Buffer, retried Retried) (audit.Page, error) {
+	backoff := c.backoff
+	var last error
+	for attempt := 1; ; attempt++ {
+		p, err := c.get(ctx, r, buf)
+		switch {
+		case err == nil:
+			return p, nil
+		case ctx.Err() != nil && last == nil:
+			return audit.Page{}, ctx.Err()
+		case ctx.Err() != nil:
+			return audit.Page{}, failure(last, r)
+		case !retryable(err):
+			return audit.Page{}, failure(err, r)
+		case attempt == maxAttempts:
+			return audit.Page{}, failure(fmt.Errorf("%w; gave up after %d attempts", err, attempt), r)
+		}
+		wait := backoff.Pause()
+		var e *Error
+		if errors.As(err, &e) && e.Wait >= 0 {
+			wait = e.Wait
+		}
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
+			return audit.Page{}, failure(fmt.Errorf("%w; the next attempt in %s would come after this run's deadline", err, wait.Round(time.Millisecond)), r)
+		}
+		last = err
+		retried(err, wait)
+		if gax.Sleep(ctx, wait) != nil {
+			return audit.Page{}, failure(err, r)
+		}
+	}
+}
+
+// get sends one request.
+func (c *Client) get(ctx context.Context, r audit.Request, buf *bytes.Buffer) (audit.Page, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url+"?"+r.Query(), nil)
+	if err != nil {
+		return audit.Page{}, errors.New("OPENAI_BASE_URL makes no valid request")
+	}
+	req.Header.Set("Authorization", "Bearer "+string(c.key))
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", c.agent)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return audit.Page{}, c.unreachable(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return audit.Page{}, c.refusal(resp)
+	}
+
+	buf.Reset()
+	n, err := buf.ReadFrom(io.LimitReader(resp.Body, maxPageBytes+1))
+	if n > maxPageBytes {
+		return audit.Page{}, errPageTooLarge
+	}
+	if err != nil {
+		return audit.Page{}, c.unreachable(err)
+	}
+	p, err := audit.DecodePage(buf.Bytes(), r)
+	if err != nil {
+		return audit.Page{}, err
+	}
+	p.Organization = strings.ToValidUTF8(resp.Header.Get("openai-organization"), "\uFFFD") // as the state will have it
+	p.Date, _ = http.ParseTime(resp.Header.Get("Date"))
+	return p, nil
+}
+
+// refusal reads what an answer other than 200 has to say.
+func (c *Client) refusal(resp *http.Response) *Error {
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
+	e := &Error{Status: resp.StatusCode, Wait: retryAfter(resp.Header)}
+	var parsed struct {
+		Error struct{ Message, Param *string }
+	}
+	text := string(body)
+	if json.Unmarshal(body, &parsed) == nil && parsed.Error.Message != nil {
+		e.API, text = true, *parsed.Error.Message
+		if parsed.Error.Param != nil {
+			e.Param = *parsed.Error.Param
+		}
+	}
+	e.Message = c.show(text)
+	switch {
+	case e.Status == http.StatusUnauthorized && strings.Contains(text, "Missing scopes"):
+		e.Hint = "give the key the scope api.audit_logs.read"
+	case e.Status == http.StatusUnauthorized:
+		e.Hint = "OPENAI_ADMIN_KEY is wrong or revoked: create an Admin key and set it"
+	case e.Status == http.StatusForbidden:
+		e.Hint = "OPENAI_ADMIN_KEY must be an Admin key of an Organization Owner, and audit logging must be enabled: Settings > Organization > Data controls"
+	case e.Status == http.StatusNotFound && e.Param == "":
+		e.Hint = "check OPENAI_BASE_URL"
+	case e.Status >= 300 && e.Status < 400:
+		e.Message = "redirect not followed, it would carry the key elsewhere"
+		e.Hint = "set OPENAI_BASE_URL to the API's final address"
+	}
+	return e
+}
+
+// retryAfter is the wait that an answer's header asks for: retry-after-ms
+// (milliseconds), else Retry-After (seconds, fractions allowed, or an HTTP
+// date, taken against the answer's own Date). Negative when there is none.
+func retryAfter(h http.Header) time.Duration {
+	for _, v := range []struct {
+		value string
+		unit  time.Duration
+	}{{h.Get("retry-after-ms"), time.Millisecond}, {h.Get("Retry-After"), time.Second}} {
+		n, err := strconv.ParseFloat(strings.TrimSpace(v.value), 64)
+		if err == nil && n >= 0 && !math.IsInf(n, 1) {
+			const longest = 100 * 365 * 24 * time.Hour // keeps the product within a Duration
+			return time.Duration(math.Min(n*float64(v.unit), float64(longest)))
+		}
+	}
+	if at, err := http.ParseTime(h.Get("Retry-After")); err == nil {
+		now, err := http.ParseTime(h.Get("Date"))
+		if err != nil {
+			now = time.Now()
+		}
+		return max(0, at.Sub(now))
+	}
+	return -1
+}

@@ -1,0 +1,371 @@
+package openai
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/googleapis/gax-go/v2"
+
+	"example.com/auditlog/internal/audit"
+)
+
+const (
+	testKey   = "sk-admin-0123456789"
+	testAgent = "auditlog/test"
+)
+
+var (
+	testRequest = audit.Request{Gte: 100, Lte: 200, Limit: 100}
+	quick       = gax.Backoff{Initial: time.Millisecond, Max: time.Millisecond}
+)
+
+const goodPage = `{"object":"list","data":[{"id":"a","effective_at":150}],"first_id":"a","last_id":"a","has_more":false}`
+
+// fetchFrom reads a page from a real listener and counts the requests. Where the
+// API asks for no wait, the next attempt follows at once.
+func fetchFrom(t *testing.T, ctx context.Context, q audit.Request, handler func(n int, w http.ResponseWriter, r *http.Request)) (audit.Page, int, error) {
+	t.Helper()
+	n := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n++
+		handler(n, w, r)
+	}))
+	defer server.Close()
+	transport := NewTransport()
+	defer transport.CloseIdleConnections()
+	var buf bytes.Buffer
+	p, err := New(Options{Base: server.URL + "/v1", Key: testKey, Agent: testAgent, Transport: transport, Backoff: quick}).Page(ctx, q, &buf, func(error, time.Duration) {})
+	if err != nil && strings.Contains(err.Error(), testKey) {
+		t.Errorf("error shows the key: %v", err)
+	}
+	return p, n, err
+}
+
+func TestRequest(t *testing.T) {
+	q := audit.Request{Gte: 100, Lte: 200, After: "audit_log-x", Limit: 7}
+	p, _, err := fetchFrom(t, t.Context(), q, func(n int, w http.ResponseWriter, r *http.Request) {
+		if r.Method != "GET" || r.URL.Path != "/v1/organization/audit_logs" {
+			t.Errorf("%s %s", r.Method, r.URL.Path)
+		}
+		if got, want := r.URL.Query().Encode(), "after=audit_log-x&effective_at%5Bgte%5D=100&effective_at%5Blte%5D=200&limit=7"; got != want {
+			t.Errorf("query %s, want %s", got, want)
+		}
+		for name, want := range map[string]string{"Authorization": "Bearer " + testKey, "User-Agent": testAgent, "Accept": "application/json", "Accept-Encoding": "gzip"} {
+			if got := r.Header.Get(name); got != want {
+				t.Errorf("%s is %q, want %q", name, got, want)
+			}
+		}
+		w.Header().Set("openai-organization", "org-x")
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		io.WriteString(z, goodPage)
+		z.Close()
+	})
+	if err != nil || len(p.Records) != 1 || p.Organization != "org-x" || p.Date.IsZero() {
+		t.Errorf("page %+v, error %v", p, err)
+	}
+}
+
+// TestAnswers: what each kind of answer leads to, and how often it is asked for.
+func TestAnswers(t *testing.T) {
+	raw := func(status int, body string) func(int, http.ResponseWriter, *http.Request) {
+		return func(n int, w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("retry-after-ms", "0")
+			w.WriteHeader(status)
+			io.WriteString(w, body)
+		}
+	}
+	openAI := func(status int, message, param string) func(int, http.ResponseWriter, *http.Request) {
+		return raw(status, apiError(message, param))
+	}
+	// once gives a fault, then a good page.
+	once := func(fault func(int, http.ResponseWriter, *http.Request)) func(int, http.ResponseWriter, *http.Request) {
+		return func(n int, w http.ResponseWriter, r *http.Request) {
+			if n == 1 {
+				fault(n, w, r)
+				return
+			}
+			io.WriteString(w, goodPage)
+		}
+	}
+	tests := []struct {
+		name     string
+		handler  func(int, http.ResponseWriter, *http.Request)
+		requests int
+		err      []string // parts; none for a good page
+	}{
+		{"401", openAI(401, "Incorrect API key provided", ""), 1, []string{"401", "Incorrect API key provided", "OPENAI_ADMIN_KEY"}},
+		{"401 for want of a scope", openAI(401, "Missing scopes: api.audit_logs.read", ""), 1, []string{"401", "give the key the scope api.audit_logs.read"}},
+		{"403", openAI(403, "Audit logging is not enabled", ""), 1, []string{"403", "Audit logging is not enabled", "Data controls", "Organization Owner"}},
+		{"404", raw(404, "<h1>Not Found</h1>"), 1, []string{"404", "OPENAI_BASE_URL", "Not Found"}},
+		{"400", openAI(400, "Bad limit", "limit"), 1, []string{"400", "Bad limit"}},
+		{"a proxy that answers with the key", raw(403, "you sent Authorization: Bearer "+testKey), 1, []string{"403", "you sent", "[secret]"}},
+		{"HTML with control characters", raw(400, "<html>\n\x1b[31m\u2028bad\xff</html>"), 1, []string{"<html> [31m bad\uFFFD</html>"}},
+		{"429, then good", once(openAI(429, "Rate limit reached", "")), 2, nil},
+		{"408, then good", once(raw(408, "")), 2, nil},
+		{"409, then good", once(raw(409, "")), 2, nil},
+		{"502 with HTML, then good", once(raw(502, "<html>Bad gateway</html>")), 2, nil},
+		{"500 for good", openAI(500, "The server had an error", ""), maxAttempts, []string{"500", "The server had an error", fmt.Sprint(maxAttempts)}},
+		{"body cut off by the connection, then good", once(func(n int, w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(goodPage)))
+			io.WriteString(w, goodPage[:50])
+			panic(http.ErrAbortHandler)
+		}), 2, nil},
+		{"body cut off by a proxy, then good", once(raw(200, goodPage[:50])), 2, nil},
+		{"connection dropped, then good", once(func(int, http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), 2, nil},
+		{"200 with HTML", raw(200, "<html>Sign in</html>"), 1, []string{"no JSON list", "Sign in"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p, n, err := fetchFrom(t, t.Context(), testRequest, tt.handler)
+			if n != tt.requests {
+				t.Errorf("%d requests, want %d", n, tt.requests)
+			}
+			if len(tt.err) == 0 && (err != nil || len(p.Records) != 1) {
+				t.Errorf("page %+v, error %v", p, err)
+			}
+			for _, want := range tt.err {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("error lacks %q: %v", want, err)
+				}
+			}
+			if err != nil && strings.ContainsAny(err.Error(), "\n\x1b\u2028") {
+				t.Errorf("error has control characters: %q", err)
+			}
+		})
+	}
+}
+
+// TestNoRedirect: the key goes nowhere but to the configured host.
+func TestNoRedirect(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		t.Errorf("request went to %s with %q", r.Host, r.Header.Get("Authorization"))
+	}))
+	defer elsewhere.Close()
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		_, n, err := fetchFrom(t, t.Context(), testRequest, func(n int, w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere.URL, status)
+		})
+		if n != 1 || err == nil || !strings.Contains(err.Error(), "OPENAI_BASE_URL") {
+			t.Errorf("%d: %d requests, error %v", status, n, err)
+		}
+	}
+}
+
+// TestBigBodies: neither an error's body nor a page's costs more memory than
+// its bound, and little of it shows.
+func TestBigBodies(t *testing.T) {
+	sent := 0
+	_, _, err := fetchFrom(t, t.Context(), testRequest, func(n int, w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(403)
+		chunk := bytes.Repeat([]byte("never "), 10_000)
+		for sent = 0; sent < 20<<20; sent += len(chunk) {
+			if _, err := w.Write(chunk); err != nil {
+				return
+			}
+		}
+	})
+	if err == nil || len(err.Error()) > 1000 {
+		t.Errorf("error of %d bytes", len(fmt.Sprint(err)))
+	}
+	if sent >= 20<<20 {
+		t.Error("read the whole body of an error")
+	}
+
+	var zeros bytes.Buffer
+	z := gzip.NewWriter(&zeros)
+	z.Write(make([]byte, 1<<20))
+	z.Close()
+	_, n, err := fetchFrom(t, t.Context(), testRequest, func(n int, w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip") // 64 MB in a few KB
+		for range 64 {
+			w.Write(zeros.Bytes())
+		}
+	})
+	if n != 1 || !errors.Is(err, errPageTooLarge) {
+		t.Errorf("%d requests, error %v", n, err)
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// inMemory is a client whose requests get no further than to answer.
+func inMemory(answer roundTripper) *Client {
+	return New(Options{Base: "https://api.example.com/v1", Key: testKey, Agent: testAgent, Transport: answer, Backoff: quick})
+}
+
+// response is an answer with these headers, pairs of name and value.
+func response(status int, body string, headers ...string) *http.Response {
+	h := http.Header{}
+	for i := 0; i < len(headers); i += 2 {
+		h.Set(headers[i], headers[i+1])
+	}
+	return &http.Response{StatusCode: status, Header: h, Body: io.NopCloser(strings.NewReader(body))}
+}
+
+// apiError is the body of an error of the API's own.
+func apiError(message, param string) string {
+	return fmt.Sprintf(`{"error":{"message":%q,"type":"x","param":%q,"code":null}}`, message, param)
+}
+
+// TestRefusals: what an answer other than 200 says, and what to do about it.
+func TestRefusals(t *testing.T) {
+	const (
+		redirect = "redirect not followed, it would carry the key elsewhere (set OPENAI_BASE_URL to the API's final address)"
+		wrong    = "(OPENAI_ADMIN_KEY is wrong or revoked: create an Admin key and set it)"
+	)
+	for _, tt := range []struct {
+		status     int
+		body, want string // want follows the status
+	}{
+		{204, "", " No Content"},
+		{299, "x", " : x"},
+		{300, "x", " Multiple Choices: " + redirect},
+		{304, "", " Not Modified: " + redirect},
+		{399, "x", " : " + redirect},
+		{400, "x", " Bad Request: x"},
+		{400, apiError("Missing scopes: x", ""), " Bad Request: Missing scopes: x"},
+		{401, "", " Unauthorized " + wrong},
+		{401, apiError("No such key", ""), " Unauthorized: No such key " + wrong},
+		{401, "Missing scopes", " Unauthorized: Missing scopes (give the key the scope api.audit_logs.read)"},
+		{403, "", " Forbidden (OPENAI_ADMIN_KEY must be an Admin key of an Organization Owner, and audit logging must be enabled: Settings > Organization > Data controls)"},
+		{404, "", " Not Found (check OPENAI_BASE_URL)"},
+		{404, apiError("No such thing", ""), " Not Found: No such thing (check OPENAI_BASE_URL)"},
+		{404, apiError("No such cursor", "after"), " Not Found: No such cursor"},
+		{422, `{"error":{"message":"null"}}`, " Unprocessable Entity: null"},
+		{422, `{"error":{"message":null,"param":"x"}}`, ` Unprocessable Entity: {"error":{"message":null,"param":"x"}}`},
+		{422, `{"error":"text"}`, ` Unprocessable Entity: {"error":"text"}`},
+	} {
+		requests := 0
+		c := inMemory(func(*http.Request) (*http.Response, error) { requests++; return response(tt.status, tt.body), nil })
+		_, err := c.Page(t.Context(), testRequest, new(bytes.Buffer), nil)
+		if want := fmt.Sprintf("audit log API answered %d%s", tt.status, tt.want); err == nil || err.Error() != want || requests != 1 {
+			t.Errorf("%d requests, error\n%v, want\n%s", requests, err, want)
+		}
+	}
+}
+
+// TestUnreachable: an error of the network shows neither the key nor the URL,
+// and stays what it was.
+func TestUnreachable(t *testing.T) {
+	cause := errors.New("proxy says:\n" + testKey + " is\x1b[1m odd")
+	c := inMemory(func(*http.Request) (*http.Response, error) { return nil, fmt.Errorf("dialing: %w", cause) })
+	_, err := c.Page(t.Context(), testRequest, new(bytes.Buffer), func(error, time.Duration) {})
+	var u *Unreachable
+	if want := "reaching the audit log API: dialing: proxy says: [secret] is [1m odd"; !errors.As(err, &u) || u.Error() != want || err.Error() != want+"; gave up after 8 attempts" {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	if !errors.Is(err, cause) {
+		t.Errorf("the error is not its cause: %v", err)
+	}
+
+	c = New(Options{Base: "https://api example.com", Key: testKey, Transport: roundTripper(nil)})
+	if _, err := c.Page(t.Context(), testRequest, new(bytes.Buffer), nil); fmt.Sprint(err) != "OPENAI_BASE_URL makes no valid request" {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestPageHeaders: what the headers of an answer say of the page.
+func TestPageHeaders(t *testing.T) {
+	date := time.Date(2026, 11, 24, 1, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		headers      []string
+		organization string
+		date         time.Time
+	}{
+		{nil, "", time.Time{}},
+		{[]string{"OpenAI-Organization", "org-x", "Date", "Tue, 24 Nov 2026 01:00:00 GMT"}, "org-x", date},
+		{[]string{"OpenAI-Organization", "org-\xff", "Date", "soon"}, "org-\uFFFD", time.Time{}},
+	} {
+		c := inMemory(func(*http.Request) (*http.Response, error) { return response(200, goodPage, tt.headers...), nil })
+		buf := bytes.NewBufferString("of the page before")
+		p, err := c.Page(t.Context(), testRequest, buf, nil)
+		if err != nil || p.Organization != tt.organization || !p.Date.Equal(tt.date) || buf.String() != goodPage {
+			t.Errorf("headers %q: page %+v, error %v", tt.headers, p, err)
+		}
+	}
+}
+
+// spaces is white space without an end, and counts what is read of it.
+type spaces struct{ read int }
+
+var manySpaces = bytes.Repeat([]byte(" "), 1<<20)
+
+func (s *spaces) Read(p []byte) (int, error) {
+	n := copy(p, manySpaces)
+	s.read += n
+	return n, nil
+}
+
+// TestLongestBodies: a body is taken whole up to its bound, and not read much
+// further.
+func TestLongestBodies(t *testing.T) {
+	var white *spaces
+	var buf bytes.Buffer
+	buf.Grow(32<<20 + 2*bytes.MinRead) // what it would grow to by itself takes longer
+	answer := func(status int, body string, size int64) (audit.Page, error) {
+		white = new(spaces)
+		c := inMemory(func(*http.Request) (*http.Response, error) {
+			r := response(status, "")
+			r.Body = io.NopCloser(io.LimitReader(io.MultiReader(strings.NewReader(body), white), size))
+			return r, nil
+		})
+		return c.Page(t.Context(), testRequest, &buf, nil)
+	}
+	if p, err := answer(200, goodPage, 32<<20); err != nil || len(p.Records) != 1 {
+		t.Errorf("a page as large as may be: %d records, error %v", len(p.Records), err)
+	}
+	_, err := answer(200, goodPage, 1<<40)
+	var f *audit.Failure
+	if !errors.As(err, &f) || f.Kind != audit.PageTooLarge || !errors.Is(err, errPageTooLarge) || err.Error() != "page is larger than 32 MiB" || white.read > 33<<20 {
+		t.Errorf("an endless page: %d bytes read, error %#v", white.read, err)
+	}
+	var e *Error
+	if _, err := answer(400, apiError("no", ""), 1<<40); !errors.As(err, &e) || !e.API || white.read > 16<<10 {
+		t.Errorf("an endless error: %d bytes read, error %v", white.read, err)
+	}
+	longest := strings.Repeat("x", 16<<10-len(apiError("", "")))
+	for n, own := range map[int]bool{0: true, 1: false} {
+		if _, err := answer(400, apiError(longest+strings.Repeat("x", n), ""), 1<<40); !errors.As(err, &e) || e.API != own || len(err.Error()) > 1000 {
+			t.Errorf("an error of %d bytes more than is read: the API's own %v, error %v", n, e.API, err)
+		}
+	}
+}
+
+// TestKeyIsNotShown: neither logs nor errors show a key, however they print it.
+func TestKeyIsNotShown(t *testing.T) {
+	key := Key(testKey)
+	within := struct {
+		Key  Key
+		Keys []Key
+	}{key, []Key{key}}
+	var log bytes.Buffer
+	for _, h := range []slog.Handler{slog.NewJSONHandler(&log, nil), slog.NewTextHandler(&log, nil)} {
+		slog.New(h).Info("x", "key", key, "within", within)
+	}
+	js, err := json.Marshal(within)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{log.String(), string(js), fmt.Sprint(key), fmt.Sprintf("%v %s %q %+v %#v %x", key, key, key, key, key, key), fmt.Sprintf("%v %+v %#v", within, within, within)} {
+		if strings.Contains(s, testKey) || strings.Contains(s, fmt.Sprintf("%x", testKey)) || !strings.Contains(s, "[secret]") {
+			t.Errorf("shows the key, or not that there is one: %s", s)
+		}
+	}
+	if got := key.Hide("a " + testKey + ", " + testKey + "."); got != "a [secret], [secret]." {
+		t.Error(got)
+	}
+}
