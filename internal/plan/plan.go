@@ -1,0 +1,403 @@
+// Package plan decides what a run reads, and what follows from it: the next
+// request, which records of a page are new, what a failure means, and the state
+// that the run may commit.
+//
+// It promises that no record is lost and none is written twice, whatever order
+// pages come in and whichever request fails, as long as the API pages
+// consistently: the filters bound each window, the cursor goes through it once,
+// and ids tell apart what two windows share. A plan owns all streams of records:
+// its user does not know how many there are. It is pure: it knows no network, no
+// bucket, no log and no clock.
+package plan
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/state"
+)
+
+// Settings bound what a plan reads.
+type Settings struct {
+	Tenant     bool         // read tenant-scoped records, too
+	Filter     audit.Filter // of new windows
+	MaxRecords int          // of each stream
+	PageSize   int          // records a page
+	Overlap    int64        // seconds that a new window reaches back behind what is covered
+	Lookback   int64        // seconds that a first one reaches back
+}
+
+// Plan is what one run reads. It is not safe for concurrent use.
+type Plan struct {
+	settings     Settings
+	before       *state.State // nil: this is the first run
+	now          time.Time
+	streams      []*stream // the tenant's last
+	pageSize     int       // below the setting once a page was too large
+	organization string
+	requests     int // that were ever handed out
+	figures      Figures
+
+	contradiction *contradiction    // that ends this plan
+	quarantined   map[windowID]bool // not read in this run, since their pages contradict each other
+	reasons       []error           // why they are
+}
+
+// Figures say what has been taken. Times are Unix seconds.
+type Figures struct {
+	Records     int   // new records
+	Skipped     int   // records that had been collected before
+	Late        int   // new records older than what the run before had covered
+	MaxLateness int64 // of those, in seconds: OVERLAP_SECONDS should be well above it
+	Pages       int   // good answers of the API
+
+	Reached int64 // effective_at of the last record read
+	Oldest  int64 // of the oldest record of the backlog that was read, 0 for none
+}
+
+// Request is one request that the plan wants sent. Its answer goes to Take, its
+// failure to Fail.
+type Request struct {
+	audit.Request
+	ID    int  // among the plan's requests
+	First bool // of its window in this run
+	// Compare asks for the same request without tenant_only beside it.
+	Compare bool
+
+	stream  *stream
+	segment *segment
+}
+
+// Outcome is what follows from an answer.
+type Outcome struct {
+	Taken  bool           // the page is taken
+	New    []audit.Record // to be written
+	Notes  []Note         // to be logged
+	Cancel []int          // requests that nobody waits for any more
+}
+
+// Note is what a plan has to say.
+type Note struct {
+	Warning bool
+	Text    string
+	Attrs   []any // names and values by turns
+}
+
+// New lays out what a run at now reads; before is nil for a first one.
+func New(before *state.State, settings Settings, now time.Time) *Plan {
+	p := &Plan{settings: settings, before: before, now: now, pageSize: settings.PageSize, quarantined: map[windowID]bool{}}
+	p.layOut()
+	return p
+}
+
+// layOut makes the streams, without what is quarantined.
+func (p *Plan) layOut() {
+	var main, tenant *state.Stream
+	if p.before != nil {
+		main, tenant, p.organization = &p.before.Stream, p.before.Tenant, p.before.Organization
+	}
+	p.streams = []*stream{newStream(false, main, &p.settings, p.now)}
+	if p.settings.Tenant {
+		p.streams = append(p.streams, newStream(true, tenant, &p.settings, p.now))
+	}
+	for _, s := range p.streams {
+		s.quarantined = p.quarantined[windowID{s.tenant, wholeStream}]
+		for _, w := range s.segments {
+			w.quarantined = s.quarantined || p.quarantined[w.id]
+		}
+	}
+}
+
+// Next returns the request to send next, of the stream that has been asked the
+// least, so that none waits for another; false where there is none now.
+// idleOnly leaves out streams that have a request under way: a stream that has
+// none need not wait for another's requests that fail.
+func (p *Plan) Next(idleOnly bool) (Request, bool) {
+	var next *stream
+	for _, s := range p.streams {
+		switch {
+		case idleOnly && len(s.underWay) > 0:
+		case s.stopReason != nil || len(s.ready()) == 0:
+		case s.budget() <= 0:
+			if len(s.underWay) == 0 {
+				s.stop(errRecordCap)
+			}
+		case next == nil || s.requested < next.requested:
+			next = s
+		}
+	}
+	if next == nil {
+		return Request{}, false
+	}
+	p.requests++
+	return next.request(p.requests, p.pageSize), true
+}
+
+// Take takes a page. others is what came without tenant_only, where that was
+// asked for and answered. idle is how many workers have nothing to do: what is
+// left of the window is split up for them.
+func (p *Plan) Take(r Request, page audit.Page, others *audit.Page, idle int) Outcome {
+	s := r.stream
+	s.answer(r)
+	if p.contradiction != nil {
+		return Outcome{} // all of it is read again
+	}
+	o, err := p.take(r, page, others)
+	if err != nil {
+		return Outcome{Cancel: p.stop(s, err)}
+	}
+	if s.stopReason == nil {
+		// Segments that MAX_RECORDS has no room for would only be left.
+		for _, other := range p.streams {
+			if other.stopReason == nil && other.budget() > 0 {
+				idle -= len(other.ready())
+			}
+		}
+		s.split(r.segment, min(idle, s.budget()/p.pageSize-1), p.pageSize)
+	}
+	return o
+}
+
+func (p *Plan) take(r Request, page audit.Page, others *audit.Page) (o Outcome, err error) {
+	s, w := r.stream, r.segment
+	if err := p.sameOrganization(page.Organization); err != nil {
+		return o, err
+	}
+	if others != nil && len(page.Records) > 0 {
+		first := page.Records[0].ID
+		if slices.ContainsFunc(others.Records, func(o audit.Record) bool { return o.ID == first }) {
+			return o, errTenantOnly
+		}
+		s.distinct = true
+	}
+	if (s.first || s.before.Untouched) && !page.Date.IsZero() && page.Date.Unix() < s.begin {
+		return o, fmt.Errorf("this host's clock is fast: by the API's it is %s, before the first run's window begins", page.Date.UTC().Format(time.RFC3339))
+	}
+	if w.loop.closes(page.Cursor) {
+		return o, &contradiction{w.id, fmt.Sprintf("audit log API pages in circles: its cursor comes back to where it was, in %s from %s to %s", r.What(), audit.Time(w.Gte), audit.Time(w.Lte))}
+	}
+	for _, rec := range page.Records {
+		known, err := p.known(s, w, rec)
+		switch {
+		case err != nil:
+			return Outcome{}, err
+		case known:
+			p.figures.Skipped++
+			continue
+		}
+		if late := s.lateness(w, rec); late > 0 {
+			p.figures.Late++
+			p.figures.MaxLateness = max(p.figures.MaxLateness, late)
+		}
+		s.remember(w, rec)
+		s.collected++
+		p.figures.Records++
+		o.New = append(o.New, rec)
+	}
+	s.advance(w, page)
+	o.Taken = true
+	p.figures.Pages++
+	if n := len(page.Records); n > 0 {
+		p.figures.Reached = page.Records[n-1].At
+	}
+	if !w.fresh {
+		p.figures.Oldest = earlier(p.figures.Oldest, w.oldest)
+		if w.done {
+			o.Notes = append(o.Notes, Note{Text: "Read a window of the backlog to its end: " + w.oldestReached(), Attrs: []any{"gte", w.Gte, "lte", w.Lte}})
+		}
+	}
+	return o, nil
+}
+
+// known reports whether a record has been collected before: as one of its own
+// stream, or as one of another, which must not happen but where this run does not
+// read that other one.
+func (p *Plan) known(s *stream, w *segment, rec audit.Record) (bool, error) {
+	if s.known(rec) {
+		return true, nil
+	}
+	for _, other := range p.streams {
+		if other == s || !other.known(rec) {
+			continue
+		}
+		if !other.quarantined {
+			return false, errTenantOnly
+		}
+		s.remember(w, rec) // it was written as the other's
+		return true, nil
+	}
+	return false, nil
+}
+
+// Fail takes a failure.
+func (p *Plan) Fail(r Request, f *audit.Failure) Outcome {
+	s, w, err := r.stream, r.segment, f.Err
+	s.answer(r)
+	switch {
+	case p.contradiction != nil:
+		return Outcome{}
+	case f.Kind == audit.PageTooLarge && r.Limit > 1:
+		p.pageSize = min(p.pageSize, r.Limit/2)
+		return warning(fmt.Sprintf("%s: asking for %d records a page", err, p.pageSize))
+	case f.Kind == audit.CursorRefused && !w.restarted:
+		return s.restart(w, err)
+	case f.Kind == audit.Refused && s.tenant && s.untouched():
+		s.refused, err = err, errNoTenant
+	case f.Kind == audit.OutOfTime && s.answered:
+		err = errRunTime
+	case f.Kind == audit.OutOfTime:
+		err = errors.New("audit log API gave no answer before the deadline: is RUN_TIMEOUT_SECONDS, or the service's request timeout, too short?")
+	case f.Kind == audit.Interrupted:
+		err = errors.New("run was interrupted: the host is shutting down, or whoever triggered it has gone")
+	}
+	return Outcome{Cancel: p.stop(s, err)}
+}
+
+func warning(text string, attrs ...any) Outcome {
+	return Outcome{Notes: []Note{{Warning: true, Text: text, Attrs: attrs}}}
+}
+
+// stop ends the reading of a stream, or of all where pages contradict each other.
+func (p *Plan) stop(s *stream, why error) (cancel []int) {
+	if !errors.As(why, &p.contradiction) {
+		return s.stop(why)
+	}
+	for _, s := range p.streams {
+		cancel = append(cancel, s.stop(why)...)
+	}
+	return cancel
+}
+
+// sameOrganization refuses a key of another organization than the state's: two
+// must not share a watermark.
+func (p *Plan) sameOrganization(name string) error {
+	switch {
+	case name == "" || name == p.organization:
+		return nil
+	case p.organization == "":
+		p.organization = name
+		return nil
+	}
+	return fmt.Errorf("OPENAI_ADMIN_KEY belongs to organization %q, but the state to %q: give each organization a STATE_KEY and GCS_PREFIX of its own; if it was renamed, remove \"organization\" from the state object",
+		audit.Shorten(name), audit.Shorten(p.organization))
+}
+
+// contradiction is what pages of a window show that contradict each other, or
+// those of another stream: what has been taken may hold records twice.
+type contradiction struct {
+	window windowID
+	text   string
+}
+
+func (c *contradiction) Error() string { return c.text }
+
+var errTenantOnly = &contradiction{windowID{true, wholeStream}, "audit log API brings the same records with tenant_only and without: does a proxy on the way drop it?"}
+
+// StartOver returns, where pages of a window contradict each other, a plan that
+// leaves that window to another run and reads everything else again, and what is
+// to be said of it. What has been written for this plan must be given up. It
+// returns nil where this plan stands, and where starting over would come back to
+// the same place.
+func (p *Plan) StartOver() (*Plan, Note) {
+	bad := p.contradiction
+	if bad == nil || p.quarantined[bad.window] {
+		return nil, Note{}
+	}
+	p.quarantined[bad.window] = true
+	next := &Plan{settings: p.settings, before: p.before, now: p.now, pageSize: p.pageSize, quarantined: p.quarantined, reasons: append(p.reasons, bad)}
+	next.figures.Pages = p.figures.Pages
+	next.layOut()
+	return next, Note{Warning: true, Text: bad.Error() + ": this window is left for another run, and the others are read again"}
+}
+
+// Why a stream is not read on though nothing is wrong.
+var (
+	errRecordCap = errors.New("MAX_RECORDS is reached")
+	errRunTime   = errors.New("RUN_TIMEOUT_SECONDS is nearly over")
+	errNoTenant  = errors.New("there are no tenant-scoped events")
+)
+
+// failure is what stopped a stream, where that is an error.
+func failure(stopped error) error {
+	switch stopped {
+	case errRecordCap, errRunTime, errNoTenant:
+		return nil
+	}
+	return stopped
+}
+
+// Failure is what went wrong, nil where nothing did.
+func (p *Plan) Failure() error { return failure(p.Stopped()) }
+
+// Stopped is what has kept the plan from being read to its end: what is wrong,
+// else a limit, else nil.
+func (p *Plan) Stopped() error {
+	if p.contradiction != nil {
+		return joined(append(p.reasons, p.contradiction))
+	}
+	failures := slices.Clone(p.reasons)
+	var limit error
+	main := p.streams[0].stopReason
+	for _, s := range p.streams {
+		switch err := s.stopReason; {
+		case err == errNoTenant:
+		case failure(err) == nil:
+			limit = cmp.Or(limit, err)
+		case s.tenant && (failure(main) == nil || err.Error() != main.Error()):
+			failures = append(failures, fmt.Errorf("tenant events: %w", err))
+		case !s.tenant:
+			failures = append(failures, err)
+		}
+	}
+	if len(failures) == 0 {
+		return limit
+	}
+	return joined(failures)
+}
+
+// joined is one error for several.
+func joined(errs []error) error {
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	return errors.Join(errs...)
+}
+
+// Finish returns what is to be said once no request is under way.
+func (p *Plan) Finish() (notes []Note) {
+	for _, s := range p.streams {
+		if s.refused != nil && p.streams[0].answered { // else they share the reason
+			notes = append(notes, Note{Warning: true, Text: "The API has no tenant-scoped events for this key: " + audit.NoTenantRemedy, Attrs: []any{"error", s.refused.Error()}})
+		}
+	}
+	return notes
+}
+
+// Figures say what has been taken so far.
+func (p *Plan) Figures() Figures { return p.figures }
+
+// Answered reports whether there is anything to commit.
+func (p *Plan) Answered() bool {
+	return p.contradiction == nil && slices.ContainsFunc(p.streams, func(s *stream) bool { return s.answered })
+}
+
+// State is the state that follows from what has been taken.
+func (p *Plan) State() state.State {
+	var next state.State
+	if p.before != nil {
+		next = *p.before
+	}
+	next.Organization = p.organization
+	for _, s := range p.streams {
+		if s.tenant {
+			next.Tenant = s.next(p.now)
+		} else {
+			next.Stream = *s.next(p.now)
+		}
+	}
+	return next
+}

@@ -1,0 +1,130 @@
+package plan
+
+import (
+	"slices"
+
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/state"
+)
+
+// segment is a window that a run reads, or what is left of one that is split.
+type segment struct {
+	state.Window
+	id          windowID // of the window that it was planned as
+	fresh       bool     // of the new window
+	quarantined bool     // it is left for another run
+	underWay    bool     // a request for it is
+	done        bool     // it is read to its end
+
+	atCursor map[audit.Identity]bool // the records at its AfterAt
+
+	// Of the reading of it in this run:
+	begun, restarted bool
+	oldest           int64 // effective_at of its oldest record, 0 for none
+	top              int64 // effective_at of the first record
+	read             int   // records, collected before or not
+	loop             loopDetector
+}
+
+// windowID tells windows apart as they were planned: n is 0 for the new one, then
+// the place in the backlog; wholeStream means all.
+type windowID struct {
+	tenant bool
+	n      int
+}
+
+const wholeStream = -1
+
+// take notes that a page of the segment has been taken.
+func (w *segment) take(page audit.Page) {
+	before := w.AfterAt
+	w.Advance(page)
+	if w.atCursor == nil || w.AfterAt != before {
+		w.atCursor = map[audit.Identity]bool{}
+	}
+	if w.read == 0 && len(page.Records) > 0 {
+		w.top = page.Records[0].At
+	}
+	w.read += len(page.Records)
+	for _, rec := range page.Records {
+		w.oldest = earlier(w.oldest, rec.At)
+		if rec.At == w.AfterAt {
+			w.atCursor[rec.ID] = true
+		}
+	}
+	if !page.More {
+		w.done, w.atCursor = true, nil
+	}
+}
+
+// earlier is the earlier of two times, 0 for none.
+func earlier(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// oldestReached says how far back the API has answered.
+func (w *segment) oldestReached() string {
+	if w.oldest == 0 {
+		return "the API has no record from " + audit.Time(w.Gte) + " to " + audit.Time(w.Lte)
+	}
+	return "the oldest record that the API returned since " + audit.Time(w.Gte) + " is from " + audit.Time(w.oldest)
+}
+
+// segmentPages keeps the extra requests of segments, one or two each, to a few
+// percent.
+const segmentPages = 25
+
+// split splits off w as many segments as there are idle workers to read them, if
+// there is enough for them.
+//
+// Its cursor stays with the newest segment. That every record so far came newest
+// first is enough for nothing to be lost or repeated, whatever order the rest
+// comes in: none that has been read lies in the segments split off, and the
+// cursor goes on through what is left to it.
+func (s *stream) split(w *segment, idle int, pageSize int) {
+	if idle <= 0 || w.read == 0 || w.done || !w.Descends() || s.keepWhole {
+		return
+	}
+	unread := w.AfterAt - w.Gte // seconds below the cursor's
+	perSecond := float64(w.read) / float64(max(1, w.top-w.AfterAt))
+	pages := perSecond * float64(unread) / float64(pageSize)
+	n := int64(min(float64(idle), pages-1, float64(unread-1)))
+	if n <= 0 {
+		return
+	}
+	// Alike, but none longer than segmentPages at the density seen so far: how far
+	// that goes on is not known, and an empty segment costs a request. The oldest
+	// segment is what is left; it is split again when workers are idle.
+	step := max(1, min(unread/(n+1), int64(segmentPages*float64(pageSize)/perSecond)))
+	gte, below := w.Gte, w.AfterAt-step
+	w.Gte = below
+	var split []*segment
+	for i := range n {
+		lte := below - 1
+		if below -= step; i == n-1 {
+			below = gte
+		}
+		split = append(split, &segment{Window: state.Window{Gte: below, Lte: lte, Filter: w.Filter}, fresh: w.fresh, id: w.id})
+	}
+	s.segments = slices.Insert(s.segments, slices.Index(s.segments, w)+1, split...)
+}
+
+// loopDetector tells whether a series of cursors comes back to one that it had,
+// in constant memory (Brent's algorithm).
+type loopDetector struct {
+	mark         string
+	steps, power int
+}
+
+func (d *loopDetector) closes(cursor string) bool {
+	if cursor != "" && cursor == d.mark {
+		return true
+	}
+	if d.steps++; d.steps > d.power {
+		d.mark, d.steps, d.power = cursor, 0, 2*d.power+1
+	}
+	return false
+}

@@ -1,0 +1,266 @@
+package plan
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/state"
+)
+
+// reading is a window of which read records from top down to at have come.
+func reading(gte, lte, top, at int64, read int) *segment {
+	return &segment{
+		Window: state.Window{Gte: gte, Lte: lte, After: "c", AfterAt: at, Top: top, Filter: "event_types%5B%5D=a"},
+		top:    top, read: read, id: windowID{true, 3},
+	}
+}
+
+// TestSplit pins what is split off a window: segments that are alike, none of
+// more than 25 pages at the density seen so far, the rest in the oldest.
+func TestSplit(t *testing.T) {
+	tests := []struct {
+		name     string
+		w        *segment
+		idle     int
+		pageSize int
+		want     []int64 // where the segments begin, newest to oldest
+	}{
+		{"for each idle worker one", reading(0, 2000, 1000, 900, 100), 3, 100, []int64{675, 450, 225, 0}},
+		{"what is over goes to the oldest", reading(3, 2000, 1000, 900, 100), 3, 100, []int64{676, 452, 228, 3}},
+		{"no more than there are pages", reading(500, 2000, 1000, 900, 100), 9, 100, []int64{800, 700, 600, 500}},
+		{"two pages make one more", reading(700, 2000, 1000, 900, 100), 9, 100, []int64{800, 700}},
+		{"none longer than 25 pages", reading(0, 200_000, 101_000, 100_000, 100), 2, 10, []int64{97_500, 95_000, 0}},
+		{"... and 24 are not shortened", reading(0, 200_000, 8200, 7200, 100), 2, 10, []int64{4800, 2400, 0}},
+		{"three pages of two seconds make one more", reading(898, 2000, 1000, 900, 100_000), 9, 100, []int64{899, 898}},
+		{"three seconds", reading(897, 2000, 1000, 900, 100_000), 9, 100, []int64{899, 898, 897}},
+		{"one second read at its top", reading(0, 2000, 901, 900, 100), 1, 100, []int64{875, 0}},
+		{"many records a second", reading(0, 2000, 901, 900, 100_000), 1, 100, []int64{899, 0}},
+		{"what came above counts for this run only", reading(0, 2000, 900, 900, 10), 1, 100, []int64{650, 0}},
+		{"few records", reading(0, 1_000_000, 1000, 900, 3), 9, 10, []int64{450, 0}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.w.top == tt.w.AfterAt {
+				tt.w.Top++ // by an earlier run
+			}
+			older := &segment{Window: state.Window{Gte: 5, Lte: 9}}
+			newer := &segment{Window: state.Window{Gte: 3000, Lte: 4000}}
+			before := *tt.w
+			s := &stream{segments: []*segment{newer, tt.w, older}}
+			s.split(tt.w, tt.idle, tt.pageSize)
+			if n := len(tt.want) + 2; len(s.segments) != n || s.segments[0] != newer || s.segments[1] != tt.w || s.segments[n-1] != older {
+				t.Fatalf("%d segments: %v", len(s.segments), bounds(s.segments))
+			}
+			lte := before.Lte
+			for i, w := range s.segments[1 : len(tt.want)+1] {
+				want := state.Window{Gte: tt.want[i], Lte: lte, Filter: before.Filter}
+				if i == 0 {
+					want = before.Window
+					want.Gte = tt.want[0]
+				}
+				if diff := cmp.Diff(want, w.Window); diff != "" || w.id != before.id || w.fresh != before.fresh {
+					t.Errorf("segment %d of window %v, fresh %v, differs (-want +got):\n%s", i, w.id, w.fresh, diff)
+				}
+				lte = w.Gte - 1
+			}
+		})
+	}
+}
+
+func bounds(list []*segment) (b [][2]int64) {
+	for _, w := range list {
+		b = append(b, [2]int64{w.Gte, w.Lte})
+	}
+	return b
+}
+
+// TestNoSplit: a window stays whole where nobody is idle, where it is not known
+// that all above the cursor is read, where the API minds, and where a segment
+// would not be worth its request.
+func TestNoSplit(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(w *segment, s *stream)
+		idle   int
+	}{
+		{"nobody is idle", func(*segment, *stream) {}, 0},
+		{"more than nobody is busy", func(*segment, *stream) {}, -1},
+		{"nothing is read in this run", func(w *segment, _ *stream) { w.read = 0 }, 3},
+		{"read to its end", func(w *segment, _ *stream) { w.done = true }, 3},
+		{"not newest first", func(w *segment, _ *stream) { w.Unordered = true }, 3},
+		{"of one second so far", func(w *segment, _ *stream) { w.Top = w.AfterAt }, 3},
+		{"the API has refused a cursor", func(_ *segment, s *stream) { s.keepWhole = true }, 3},
+		{"less than two pages are left", func(w *segment, _ *stream) { w.Gte = 701 }, 3},
+		{"one second is left", func(w *segment, _ *stream) { w.Gte, w.read = 899, 1_000_000 }, 3},
+		{"nothing is left", func(w *segment, _ *stream) { w.Gte, w.read = 900, 1_000_000 }, 3},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := reading(0, 2000, 1000, 900, 100)
+			s := &stream{segments: []*segment{w}}
+			tt.change(w, s)
+			before := w.Window
+			if s.split(w, tt.idle, 100); len(s.segments) != 1 || w.Window != before {
+				t.Errorf("split into %v", bounds(s.segments))
+			}
+		})
+	}
+	w := reading(0, 2000, 1000, 900, 100)
+	s := &stream{segments: []*segment{w}}
+	if s.split(w, 3, 100); len(s.segments) != 4 {
+		t.Errorf("else it is split into %v", bounds(s.segments))
+	}
+}
+
+// TestSplitBounds: whatever the window, no second is lost or doubled between
+// segments, none is empty or longer than the newest but the oldest, and no more
+// are split off than workers are idle.
+func TestSplitBounds(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 1))
+	cut := 0
+	for range 20_000 {
+		gte := random.Int64N(50)
+		at := gte + random.Int64N(1<<random.IntN(20))
+		top := at + 1 + random.Int64N(1<<random.IntN(20))
+		w := reading(gte, top+random.Int64N(9), top, at, 1+random.IntN(1<<random.IntN(14)))
+		w.fresh = random.IntN(2) == 0
+		before := *w
+		s := &stream{segments: []*segment{w}}
+		idle, pageSize := random.IntN(9), 1+random.IntN(100)
+		s.split(w, idle, pageSize)
+		n := len(s.segments)
+		if n > 1 {
+			cut++
+		}
+		longest := before.AfterAt - w.Gte
+		pages := float64(w.read) / float64(top-at) * float64(longest) / float64(pageSize)
+		if s.segments[0] != w || n > idle+1 || w.Lte != before.Lte || s.segments[n-1].Gte != gte || n > 1 && longest > 1 && pages > 25.0001 {
+			t.Fatalf("%+v for %d workers, %d records a page: %v", before, idle, pageSize, bounds(s.segments))
+		}
+		for i, x := range s.segments[1:] {
+			if x.Lte != s.segments[i].Gte-1 || x.Gte > x.Lte || i < n-2 && x.Lte-x.Gte+1 != longest || i == n-2 && x.Lte-x.Gte+1 < longest ||
+				x.fresh != before.fresh || x.id != before.id || x.Filter != before.Filter || x.After != "" || x.Gte > at || x.Lte >= at {
+				t.Fatalf("%+v for %d workers, %d records a page: %v, in it %+v", before, idle, pageSize, bounds(s.segments), *x)
+			}
+		}
+	}
+	if cut < 5000 {
+		t.Errorf("%d windows are split", cut)
+	}
+}
+
+// TestTakeOfSegment: a segment knows what it has read in this run, and which
+// records lie in the second that its cursor is in.
+func TestTakeOfSegment(t *testing.T) {
+	page := func(more bool, times ...int64) audit.Page {
+		p := audit.Page{More: more}
+		for _, at := range times {
+			id := fmt.Sprintf("%d-%d", at, len(p.Records))
+			p.Records, p.Cursor = append(p.Records, audit.Record{ID: audit.Identity(id), At: at}), id
+		}
+		return p
+	}
+	type known struct {
+		Oldest, Top int64
+		Read        int
+		Done        bool
+		AtCursor    []audit.Identity
+	}
+	tests := []struct {
+		name  string
+		pages []audit.Page
+		want  known
+	}{
+		{"one page", []audit.Page{page(true, 90, 80, 80)}, known{80, 90, 3, false, []audit.Identity{"80-1", "80-2"}}},
+		{"the next in the same second", []audit.Page{page(true, 90, 80), page(true, 80)}, known{80, 90, 3, false, []audit.Identity{"80-0", "80-1"}}},
+		{"the next in another second", []audit.Page{page(true, 90, 80), page(true, 80, 70)}, known{70, 90, 4, false, []audit.Identity{"70-1"}}},
+		{"oldest first", []audit.Page{page(true, 80, 90), page(true, 91)}, known{80, 80, 3, false, []audit.Identity{"91-0"}}},
+		{"the end", []audit.Page{page(true, 90, 80), page(false, 80)}, known{80, 90, 3, true, nil}},
+		{"an empty end", []audit.Page{page(false)}, known{0, 0, 0, true, nil}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := &segment{Window: state.Window{Gte: 0, Lte: 100}}
+			for _, p := range tt.pages {
+				w.take(p)
+			}
+			got := known{w.oldest, w.top, w.read, w.done, nil}
+			for id := range w.atCursor {
+				got.AtCursor = append(got.AtCursor, id)
+			}
+			slices.Sort(got.AtCursor)
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("differs (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestEarlier(t *testing.T) {
+	for _, tt := range []struct{ a, b, want int64 }{{0, 0, 0}, {0, 5, 5}, {5, 0, 5}, {5, 6, 5}, {6, 5, 5}} {
+		if got := earlier(tt.a, tt.b); got != tt.want {
+			t.Errorf("of %d and %d: %d, want %d", tt.a, tt.b, got, tt.want)
+		}
+	}
+}
+
+// TestLoopDetector: each circle is found, whatever came before it, and nothing
+// else; the end of pages, which has no cursor, is no circle.
+func TestLoopDetector(t *testing.T) {
+	for period := 1; period < 40; period++ {
+		var d loopDetector
+		found := false
+		for i := range 10 * (period + 20) {
+			n := i
+			if i > 13 { // a tail of 13, then the circle
+				n = 13 + (i-13)%period
+			}
+			if d.closes(fmt.Sprint(n)) {
+				found = i > 13
+				break
+			}
+		}
+		if !found {
+			t.Errorf("period %d: circle not found, or found too early", period)
+		}
+	}
+	var d loopDetector
+	for i := range 100_000 {
+		if d.closes(fmt.Sprint(i)) {
+			t.Fatalf("straight line taken for a circle at %d", i)
+		}
+	}
+	var none loopDetector
+	for range 100 {
+		if none.closes("") {
+			t.Fatal("pages without a cursor are taken for a circle")
+		}
+	}
+}
+
+// TestLoopDetectorIsQuick: a circle is found within three times its way, since
+// until then its records are read again and again.
+func TestLoopDetectorIsQuick(t *testing.T) {
+	for tail := range 20 {
+		for period := 1; period < 60; period++ {
+			var d loopDetector
+			for i := 0; ; i++ {
+				n := i
+				if i >= tail {
+					n = tail + (i-tail)%period
+				}
+				if d.closes(fmt.Sprint(n)) {
+					break
+				}
+				if i > 3*(tail+period)+1 {
+					t.Fatalf("a tail of %d and a circle of %d are read for %d pages", tail, period, i)
+				}
+			}
+		}
+	}
+}

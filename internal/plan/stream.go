@@ -1,0 +1,310 @@
+package plan
+
+import (
+	"iter"
+	"maps"
+	"slices"
+	"time"
+
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/state"
+)
+
+// stream is what a run knows of one stream of records: the windows it reads, and
+// the records it remembers.
+type stream struct {
+	tenant      bool // of tenant-scoped records
+	quarantined bool // none of it is read in this run
+	settings    *Settings
+	segments    []*segment   // the new window's, then the backlog's, newest to oldest
+	before      state.Stream // as loaded
+	first       bool         // it was not there
+
+	// ids are collected records that a window can return again: those of the
+	// state, and those of this run that another window shares.
+	ids    map[audit.Identity]remembered
+	pruned int // len(ids) after the last prune
+
+	// keepWhole is set once the API has refused a cursor: it may not take one
+	// under another range than it was given for.
+	keepWhole bool
+
+	// Of the new window:
+	begin    int64     // its Gte, as planned
+	end      int64     // its Lte, as planned
+	answered bool      // at least one good page
+	empty    bool      // no record so far
+	newest   int64     // newest effective_at of its records, no less than before.High; see advance
+	date     time.Time // the API's clock at its first page
+
+	// Of the reading of it:
+	stopReason error // why no more of it is read, nil as long as it is
+	refused    error // where that is errNoTenant: what the API says
+	distinct   bool  // see state.Stream.Distinct
+	requested  int   // requests sent
+	underWay   []int // those without an answer
+	asked      int   // records that those ask for
+	collected  int   // records
+}
+
+// remembered is where a record was collected.
+type remembered struct {
+	at      int64
+	through *segment // nil: in an earlier run
+}
+
+// newStream lays out the windows of a run; before is nil for a first one. Fresh
+// records come first, so that they never wait behind old ones.
+func newStream(tenant bool, before *state.Stream, settings *Settings, now time.Time) *stream {
+	s := &stream{tenant: tenant, settings: settings, first: before == nil, empty: true}
+	fresh := state.Window{Gte: max(0, now.Unix()-settings.Lookback), Lte: now.Unix()}
+	if !s.first {
+		s.before, s.distinct = *before, before.Distinct
+		// A clock that has been set back must not leave a gap.
+		fresh = state.Window{Gte: max(0, before.High-settings.Overlap, before.RecentSince), Lte: max(now.Unix(), before.High)}
+	}
+	fresh.Filter = settings.Filter
+	s.begin, s.end, s.newest = fresh.Gte, fresh.Lte, s.before.High
+	s.segments = append(s.segments, &segment{Window: fresh, fresh: true})
+	for _, w := range s.before.Backlog {
+		if !s.before.Rewound || w.Filter != settings.Filter {
+			s.segments = append(s.segments, &segment{Window: w, oldest: w.AfterAt})
+		}
+	}
+	slices.SortStableFunc(s.segments[1:], func(a, b *segment) int { return state.NewestToOldest(a.Window, b.Window) })
+	for i, w := range s.segments {
+		w.id = windowID{tenant, i}
+	}
+	s.ids = make(map[audit.Identity]remembered, len(s.before.RecentIDs))
+	for id, at := range s.before.RecentIDs {
+		s.ids[id] = remembered{at: at}
+	}
+	return s
+}
+
+// open goes through the segments that are not read to their end.
+func (s *stream) open() iter.Seq[*segment] {
+	return func(yield func(*segment) bool) {
+		for _, w := range s.segments {
+			if !w.done && !yield(w) {
+				return
+			}
+		}
+	}
+}
+
+// ready returns the segments to read next, in this order. While any of the new
+// window is unread, there is no other: fresh records come first, whatever the
+// backlog wants of MAX_RECORDS, or fails with.
+func (s *stream) ready() []*segment {
+	var list []*segment
+	fresh := false
+	for w := range s.open() { // the new window's segments come first
+		if fresh = fresh || w.fresh; fresh && !w.fresh {
+			break
+		}
+		if !w.underWay && !w.quarantined {
+			list = append(list, w)
+		}
+	}
+	return list
+}
+
+// budget is how many records more may be asked for. Each stream has a MAX_RECORDS
+// of its own, so that none uses up another's.
+func (s *stream) budget() int { return s.settings.MaxRecords - s.collected - s.asked }
+
+// request asks for a page of the first segment that is ready.
+func (s *stream) request(id, pageSize int) Request {
+	w := s.ready()[0]
+	r := Request{
+		Request: audit.Request{Gte: w.Gte, Lte: w.Lte, After: w.After, Limit: min(pageSize, s.budget()), Tenant: s.tenant, Filter: w.Filter},
+		ID:      id,
+		First:   !w.begun,
+		Compare: s.tenant && !s.distinct && w.After == "",
+		stream:  s,
+		segment: w,
+	}
+	w.begun, w.underWay = true, true
+	s.requested++
+	s.underWay = append(s.underWay, id)
+	s.asked += r.Limit
+	return r
+}
+
+// answer notes that a request has come to its end.
+func (s *stream) answer(r Request) {
+	s.underWay = slices.DeleteFunc(s.underWay, func(id int) bool { return id == r.ID })
+	s.asked -= r.Limit
+	r.segment.underWay = false
+}
+
+// stop notes why no more is read. What is wrong counts more than a limit, and
+// pages that contradict each other more than anything. It returns the requests
+// that nobody waits for any more: they may wait for minutes to try again.
+func (s *stream) stop(why error) (cancel []int) {
+	if _, contradicts := why.(*contradiction); contradicts || failure(s.stopReason) == nil {
+		s.stopReason = why
+	}
+	if failure(s.stopReason) != nil {
+		cancel = slices.Clone(s.underWay)
+	}
+	return cancel
+}
+
+// untouched reports whether no page of the stream has ever been taken.
+func (s *stream) untouched() bool { return !s.answered && (s.first || s.before.Untouched) }
+
+// known reports whether the record has been collected before.
+func (s *stream) known(rec audit.Record) bool {
+	if _, known := s.ids[rec.ID]; known {
+		return true
+	}
+	for w := range s.open() {
+		if w.atCursor[rec.ID] {
+			return true
+		}
+	}
+	return false
+}
+
+// remember keeps the id of a record that has been collected through w, if some
+// later read can return it again.
+func (s *stream) remember(w *segment, rec audit.Record) {
+	if m := (remembered{rec.At, w}); s.canReturn(m) {
+		s.ids[rec.ID] = m
+		if len(s.ids) > 2*s.pruned+1000 {
+			s.prune()
+		}
+	}
+}
+
+// canReturn reports whether a record can be returned again: by the next run's new
+// window, or by an open window that it was not collected through.
+func (s *stream) canReturn(m remembered) bool {
+	if m.at >= s.newest-s.settings.Overlap {
+		return true
+	}
+	for w := range s.open() {
+		if w != m.through && w.Contains(m.at) && (m.through == nil || !w.Filter.Excludes(m.through.Filter)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *stream) prune() {
+	maps.DeleteFunc(s.ids, func(_ audit.Identity, m remembered) bool { return !s.canReturn(m) })
+	s.pruned = len(s.ids)
+}
+
+// advance notes that a page of w has been taken.
+func (s *stream) advance(w *segment, page audit.Page) {
+	if w.fresh {
+		first := !s.answered
+		if first {
+			s.answered, s.date = true, page.Date
+		}
+		for _, rec := range page.Records {
+			s.empty = false
+			// Where the local clock is fast, pages bring what appeared since the
+			// first one; of that, some may be behind the cursor. A Date that has
+			// fallen behind what is covered stands still, and tells nothing.
+			if first || s.date.Unix() < s.before.High || rec.At <= s.date.Unix() {
+				s.newest = max(s.newest, rec.At)
+			}
+		}
+	}
+	w.take(page)
+}
+
+// restart makes w begin anew, since the API refuses its cursor.
+func (s *stream) restart(w *segment, refusal error) Outcome {
+	s.rememberAtCursor(w)
+	w.restarted, w.loop, s.keepWhole = true, loopDetector{}, true
+	text := "The API refuses the cursor of a window: reading on from the time reached in it"
+	if w.Restart() {
+		text = "The API refuses the cursor of a window whose pages did not come newest first: reading it again from its start, records may be repeated"
+	}
+	return warning(text, "gte", w.Gte, "lte", w.Lte, "error", refusal.Error())
+}
+
+// rememberAtCursor remembers the records at the cursor of w for as long as w is
+// open.
+func (s *stream) rememberAtCursor(w *segment) {
+	for id := range w.atCursor {
+		s.ids[id] = remembered{at: w.AfterAt}
+	}
+	w.atCursor = nil
+}
+
+// lateness is by how many seconds a record that was not known before is older
+// than what the run before this one covered; 0 where it is not late.
+func (s *stream) lateness(w *segment, rec audit.Record) int64 {
+	if !w.fresh || !s.before.Own || s.before.RecentSince == 0 || s.before.Filter != s.settings.Filter {
+		return 0
+	}
+	for b := range s.open() {
+		if !b.fresh && b.Unread(rec.At) {
+			return 0
+		}
+	}
+	return max(0, s.before.High-rec.At)
+}
+
+// next is the stream that follows from what has been read; nil where there is
+// none.
+func (s *stream) next(now time.Time) *state.Stream {
+	next := s.before
+	switch {
+	case s.answered:
+	case s.first && s.stopReason == errNoTenant:
+		return nil
+	case s.first: // what the look-back reaches must not move on while it fails
+		next.Untouched = true
+		next.Watermark, next.High, next.RecentSince, next.Backlog = s.begin, s.begin, s.begin, []state.Window{}
+		next.Covered, next.Filter = []state.Span{{Gte: s.begin, Lte: s.begin, Filter: s.settings.Filter}}, s.settings.Filter
+		next.RecentIDs = map[audit.Identity]int64{}
+		return &next
+	default:
+		return &next
+	}
+	// The new window covers up to its newest record where it was read to its
+	// end; up to its own end where it was empty or has a rest in the backlog.
+	// The API's clock has a say in that: where the local one is fast, records
+	// yet to be written must not fall behind.
+	high := s.newest
+	if s.first {
+		high = max(high, s.begin)
+	}
+	whole := true // the new window has been read to its end
+	for w := range s.open() {
+		whole = whole && !w.fresh
+	}
+	if (!whole || s.empty) && !s.date.IsZero() {
+		high = max(high, min(s.end, s.date.Unix()))
+	}
+	s.newest = high
+	for w := range s.open() {
+		s.rememberAtCursor(w)
+	}
+	s.prune()
+
+	next.LastRun = now.UTC().Format(time.RFC3339)
+	next.High, next.Filter = high, s.settings.Filter
+	next.Own, next.Rewound, next.Untouched, next.Distinct = true, false, false, s.distinct
+	next.RecentSince = max(s.begin, high-s.settings.Overlap)
+	if s.first || len(next.Covered) > 0 { // what is not known stays so
+		next.Covered = state.Cover(next.Covered, state.Span{Gte: s.begin, Lte: high, Filter: s.settings.Filter})
+	}
+	next.Backlog = []state.Window{}
+	for w := range s.open() {
+		next.Backlog = append(next.Backlog, w.Window)
+	}
+	next.RecentIDs = make(map[audit.Identity]int64, len(s.ids))
+	for id, m := range s.ids {
+		next.RecentIDs[id] = m.at
+	}
+	next.Watermark = next.ImpliedWatermark()
+	return &next
+}

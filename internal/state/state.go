@@ -1,0 +1,297 @@
+// Package state is what the state object says: for each stream of records what
+// has been collected, and what is left to do; and which object is staged.
+//
+// It promises that a state which it decodes is one that a run can go on from,
+// and that an edit by hand is followed. It is pure: it reads no bucket and no
+// clock; whoever calls it says what time it is.
+package state
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"example.com/auditlog/internal/audit"
+)
+
+// State is the content of the state object.
+//
+// The Python function's state has the first two keys only and is read as it
+// is; that function in turn reads ours by its first key.
+type State struct {
+	Stream
+
+	// Tenant is the stream of tenant-scoped records; nil where none was read.
+	Tenant *Stream `json:"tenant,omitempty"`
+
+	Staging
+
+	// Organization is the one whose records these are, as the API names it.
+	Organization string `json:"organization,omitempty"`
+
+	// LastBackfill is an id of the last backfill that was put into a backlog.
+	LastBackfill string `json:"last_backfill,omitempty"`
+}
+
+// Staging names the object that a commit makes part of the feed.
+type Staging struct {
+	// LastObject is the final name of the object that was staged last.
+	LastObject string `json:"last_object,omitempty"`
+	// Staged names the staged object, until a later state does not name it.
+	Staged string `json:"staged,omitempty"`
+	// StagedGeneration is the one to publish, 0 for any. Once it has been moved
+	// away, an upload that was sent twice can still land late and bring an
+	// object of the same name back.
+	StagedGeneration int64 `json:"staged_generation,omitempty"`
+	// StagedBucket is where it lies: STATE_BUCKET may have changed since.
+	StagedBucket string `json:"staged_bucket,omitempty"`
+}
+
+// Stages reports whether an object of this generation is the one that Staged
+// names.
+func (s Staging) Stages(generation int64) bool {
+	return generation != 0 && (s.StagedGeneration == 0 || s.StagedGeneration == generation)
+}
+
+// Elsewhere reports whether the staged object lies in another bucket than this.
+func (s Staging) Elsewhere(bucket string) bool {
+	return s.StagedBucket != "" && s.StagedBucket != bucket
+}
+
+// Published returns it without a staged object.
+func (s Staging) Published() Staging { return Staging{LastObject: s.LastObject} }
+
+// Stream is what has been collected of one kind of records, and what is left to
+// do. Times are Unix seconds.
+type Stream struct {
+	// Watermark says that all records before it are collected: High when there
+	// is no backlog, else the oldest Gte of it. People edit it by hand to have a
+	// range read again.
+	Watermark int64  `json:"last_effective_at"`
+	LastRun   string `json:"last_run"` // RFC 3339, UTC
+
+	// High bounds what windows have covered: the next one begins an overlap
+	// before it.
+	High    int64    `json:"high"`
+	Backlog []Window `json:"backlog"` // newest to oldest
+
+	// Filter is that of the last new window.
+	Filter audit.Filter `json:"filter,omitempty"`
+
+	// Covered is what is collected or in the backlog, newest to oldest, up to
+	// High. None: it is not known, as where another function began the state.
+	Covered []Span `json:"covered,omitempty"`
+
+	// RecentIDs are the collected records that a later read can bring again,
+	// each with its effective_at. From RecentSince on they are complete, and no
+	// new window reaches further back: OVERLAP_SECONDS may be raised without
+	// repeating what lies before.
+	RecentIDs   map[audit.Identity]int64 `json:"recent_ids"`
+	RecentSince int64                    `json:"recent_since,omitempty"`
+
+	// Untouched is set while no run has read any of it: what the look-back
+	// reaches is noted, and nothing else.
+	Untouched bool `json:"unread,omitempty"`
+
+	// Distinct is set, of tenant-scoped records, once they were seen to be others
+	// than come without tenant_only.
+	Distinct bool `json:"apart,omitempty"`
+
+	// Own is set where High and RecentIDs are the collector's own, so that a
+	// record below High that is not among them has appeared late.
+	Own bool `json:"-"`
+	// Rewound is set where the watermark was set back by hand, for as long as no
+	// run has committed that: the new window reads again what windows with its
+	// filter have.
+	Rewound bool `json:"-"`
+}
+
+// ImpliedWatermark is what last_effective_at must be for the other keys.
+func (s *Stream) ImpliedWatermark() int64 {
+	watermark := s.High
+	for _, w := range s.Backlog {
+		watermark = min(watermark, w.Gte)
+	}
+	return watermark
+}
+
+// CollectedTo is the latest time of which it is known that all before it is
+// collected.
+func (s *Stream) CollectedTo() int64 {
+	if run, err := time.Parse(time.RFC3339, s.LastRun); err == nil && s.Own && len(s.Backlog) == 0 {
+		return max(run.Unix(), s.Watermark)
+	}
+	return s.Watermark
+}
+
+// counted lists the streams whose backlog and lag count; tenant is TENANT_EVENTS.
+// A stream that was never read shows in the errors of runs instead.
+func (s *State) counted(tenant bool) []*Stream {
+	if tenant && s.Tenant != nil && !s.Tenant.Untouched {
+		return []*Stream{&s.Stream, s.Tenant}
+	}
+	return []*Stream{&s.Stream}
+}
+
+// CollectedTo is that of all streams; tenant is TENANT_EVENTS.
+func (s *State) CollectedTo(tenant bool) int64 {
+	to := s.Stream.CollectedTo()
+	for _, stream := range s.counted(tenant) {
+		to = min(to, stream.CollectedTo())
+	}
+	return to
+}
+
+// OpenWindows is how many windows all streams have in the backlog.
+func (s *State) OpenWindows(tenant bool) (n int) {
+	for _, stream := range s.counted(tenant) {
+		n += len(stream.Backlog)
+	}
+	return n
+}
+
+// Adopt makes the state one to build on: it forgets when the last run was of
+// each stream that an edit or another function has left, since no run has looked
+// at what is left to do there.
+func (s *State) Adopt() {
+	for _, stream := range []*Stream{&s.Stream, s.Tenant} {
+		if stream != nil && !stream.Own {
+			stream.LastRun = ""
+		}
+	}
+}
+
+// Encode returns the state object's bytes.
+func Encode(s State) ([]byte, error) {
+	data, err := json.MarshalIndent(s, "", "  ")
+	return append(data, '\n'), err
+}
+
+// storedStream is a stream as it is stored. Its own fields hide Stream's keys, to
+// see whether they are there, and in what spelling.
+type storedStream struct {
+	Stream
+	Watermark json.RawMessage `json:"last_effective_at"`
+	LastRun   json.RawMessage `json:"last_run"`
+	High      *int64          `json:"high"`
+}
+
+// Decode reads a state object. It refuses what no collector can have written:
+// guessing would lose or repeat records. note says where it was edited by hand.
+func Decode(data []byte, now time.Time) (s State, note string, err error) {
+	var stored struct {
+		storedStream
+		Tenant *storedStream `json:"tenant"`
+		Staging
+		Organization string `json:"organization"`
+		LastBackfill string `json:"last_backfill"`
+	}
+	if err := json.Unmarshal(data, &stored); err != nil {
+		return State{}, "", err
+	}
+	s = State{Staging: stored.Staging, Organization: stored.Organization, LastBackfill: stored.LastBackfill}
+	if s.Stream, note, err = stored.storedStream.read(now); err != nil {
+		return State{}, "", err
+	}
+	if stored.Tenant != nil {
+		tenant, edited, err := stored.Tenant.read(now)
+		if err != nil {
+			return State{}, "", fmt.Errorf(`"tenant": %w`, err)
+		}
+		if s.Tenant = &tenant; edited != "" {
+			note = strings.TrimPrefix(note+"; tenant events: "+edited, "; ")
+		}
+	}
+	if s.StagedGeneration < 0 {
+		return State{}, "", fmt.Errorf(`"staged_generation" is %d: remove it`, s.StagedGeneration)
+	}
+	return s, note, nil
+}
+
+// read makes a stream of what is stored.
+func (stored *storedStream) read(now time.Time) (s Stream, note string, err error) {
+	if stored.Watermark == nil {
+		return s, "", errors.New(`it is no JSON object with "last_effective_at"`)
+	}
+	watermark, err := audit.WholeNumber(stored.Watermark)
+	if err != nil {
+		return s, "", fmt.Errorf(`"last_effective_at": %w`, err)
+	}
+	s = stored.Stream
+	_ = json.Unmarshal(stored.LastRun, &s.LastRun) // informs only: whatever it is will do
+	if stored.High != nil {
+		s.High = *stored.High
+	}
+	if err := s.check(watermark, stored.High != nil, now); err != nil {
+		return Stream{}, "", err
+	}
+
+	s.Own = true
+	if stored.High == nil { // the Python function's
+		s = Stream{LastRun: s.LastRun, High: watermark}
+	}
+	if implied := s.ImpliedWatermark(); watermark != implied {
+		note = fmt.Sprintf("last_effective_at was set by hand from %d to %d: reading goes on from there", implied, watermark)
+		s.edit(watermark)
+		s.Own = false
+	}
+	s.Watermark = watermark
+	return s, note, nil
+}
+
+// check refuses what no collector can have written.
+func (s *Stream) check(watermark int64, ours bool, now time.Time) error {
+	limit := now.Add(24 * time.Hour).Unix()
+	plausible := func(name string, t int64) error {
+		if t < 0 || t > limit {
+			return fmt.Errorf("%q is %d, which is negative or more than a day ahead", name, t)
+		}
+		return nil
+	}
+	if err := errors.Join(plausible("last_effective_at", watermark), plausible("high", s.High), plausible("recent_since", s.RecentSince)); err != nil {
+		return err
+	}
+	if ours && s.RecentSince > s.High { // the next window would begin beyond what is covered
+		return fmt.Errorf(`"recent_since" is %d, after "high", %d: remove "recent_since"`, s.RecentSince, s.High)
+	}
+	for _, w := range s.Backlog {
+		if err := errors.Join(plausible("gte", w.Gte), plausible("lte", w.Lte), plausible("after_at", w.AfterAt), w.Filter.Check()); err != nil {
+			return err
+		}
+		if w.Gte > w.Lte {
+			return fmt.Errorf(`"backlog" has a window from %d back to %d`, w.Gte, w.Lte)
+		}
+	}
+	for _, c := range s.Covered {
+		if c.Gte < 0 || c.Gte > c.Lte {
+			return fmt.Errorf(`"covered" has a range from %d to %d: remove "covered"`, c.Gte, c.Lte)
+		}
+	}
+	return nil
+}
+
+// edit makes the other keys follow a watermark that was set by hand. Moved
+// back, everything from it on is read again, and written again. Moved forward,
+// what lies before it is given up.
+func (s *Stream) edit(watermark int64) {
+	if watermark < s.ImpliedWatermark() {
+		s.High, s.Rewound = watermark, true
+		maps.DeleteFunc(s.RecentIDs, func(_ audit.Identity, at int64) bool { return at >= watermark })
+		if s.RecentSince == 0 || s.RecentSince > watermark { // the ids below are not complete
+			s.RecentSince = watermark
+		}
+		return
+	}
+	var kept []Window
+	for _, w := range s.Backlog {
+		if watermark > w.LeftTo() {
+			continue // nothing of it is left to read
+		}
+		w.Gte = max(w.Gte, watermark)
+		kept = append(kept, w)
+	}
+	s.Backlog, s.High = kept, max(s.High, watermark)
+}

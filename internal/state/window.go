@@ -1,0 +1,91 @@
+package state
+
+import (
+	"cmp"
+
+	"example.com/auditlog/internal/audit"
+)
+
+// Window is a range of effective_at that is not read to its end: both ends
+// included, with the cursor reached in it. Times are Unix seconds.
+type Window struct {
+	Gte   int64  `json:"gte"`
+	Lte   int64  `json:"lte"`
+	After string `json:"after,omitempty"` // "" where reading begins at the start
+
+	// AfterAt is the effective_at of the record that After names, Top that of
+	// the first record read.
+	AfterAt int64 `json:"after_at,omitempty"`
+	Top     int64 `json:"top,omitempty"`
+	// Unordered is set once records of the window did not come newest first.
+	Unordered bool `json:"unordered,omitempty"`
+
+	// Filter limits what it brings. It stays what it was as the window began,
+	// whatever the settings become.
+	Filter audit.Filter `json:"filter,omitempty"`
+}
+
+// NewestToOldest is the order of a backlog.
+func NewestToOldest(a, b Window) int {
+	return cmp.Or(cmp.Compare(b.Lte, a.Lte), cmp.Compare(b.Gte, a.Gte))
+}
+
+// Contains reports whether a time lies in the window's range.
+func (w *Window) Contains(at int64) bool { return w.Gte <= at && at <= w.Lte }
+
+// Descends reports whether the window has been seen to come newest first, so
+// that all of it above AfterAt is read. That no record came out of order is not
+// enough: those of one second are in any order.
+func (w *Window) Descends() bool {
+	return w.After != "" && !w.Unordered && w.Contains(w.AfterAt) && w.AfterAt < w.Top
+}
+
+// Unread reports whether a record at this time may be one that the window has
+// yet to bring, and not one that appeared late.
+func (w *Window) Unread(at int64) bool { return w.Gte <= at && at <= w.LeftTo() }
+
+// LeftTo is the newest second of the window that may hold unread records.
+func (w *Window) LeftTo() int64 {
+	if w.Descends() {
+		return w.AfterAt
+	}
+	return w.Lte
+}
+
+// Left is the part of the window that may hold unread records.
+func (w *Window) Left() Span { return Span{Gte: w.Gte, Lte: w.LeftTo()} }
+
+// Advance notes that a page has been taken: the cursor moves to its last record.
+func (w *Window) Advance(p audit.Page) {
+	last := w.AfterAt
+	if w.After == "" {
+		last = w.Lte
+		if len(p.Records) > 0 {
+			w.Top = p.Records[0].At
+		}
+	}
+	for _, r := range p.Records {
+		w.Unordered = w.Unordered || r.At > last
+		last = r.At
+	}
+	if n := len(p.Records); n > 0 {
+		w.Unordered = w.Unordered || p.More && string(p.Records[n-1].ID) != p.Cursor
+		w.AfterAt = last
+	}
+	w.After = p.Cursor
+}
+
+// Restart makes the window begin anew without its cursor, which the API
+// refuses, and reports whether records may be repeated by that.
+func (w *Window) Restart() (repeats bool) {
+	switch {
+	case w.Descends():
+		w.Lte = w.AfterAt
+	case w.AfterAt == w.Top && !w.Unordered && w.Contains(w.AfterAt):
+		// All that was read lies in this second; those ids are remembered.
+	default:
+		repeats = true
+	}
+	w.After, w.AfterAt, w.Top, w.Unordered = "", 0, 0, false
+	return repeats
+}
