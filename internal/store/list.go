@@ -1,0 +1,106 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"time"
+
+	"cloud.google.com/go/storage"
+	"google.golang.org/api/iterator"
+
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/names"
+)
+
+// Object is one under the feed prefix.
+type Object struct {
+	Name    string // below the prefix
+	Created time.Time
+	Updated time.Time
+	Size    int64 // bytes
+	// Collected is set where the name is of the kind that a run gives. The feed
+	// reads the others, too.
+	Collected bool
+
+	generation int64
+}
+
+// Objects lists what is under the feed prefix, by name. The error is the storage
+// client's.
+func (s *Store) Objects(ctx context.Context) iter.Seq2[Object, error] {
+	return func(yield func(Object, error) bool) {
+		query := &storage.Query{Prefix: s.FeedFolder(), Projection: storage.ProjectionNoACL}
+		if err := query.SetAttrSelection([]string{"Name", "Created", "Updated", "Size", "Generation"}); err != nil {
+			yield(Object{}, err)
+			return
+		}
+		it := s.Feed.Objects(ctx, query)
+		for {
+			attrs, err := it.Next()
+			if errors.Is(err, iterator.Done) {
+				return
+			}
+			if err != nil {
+				yield(Object{}, err)
+				return
+			}
+			name := attrs.Name[len(s.FeedFolder()):]
+			if !yield(Object{name, attrs.Created, attrs.Updated, attrs.Size, names.IsFinal(name), attrs.Generation}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// maxLineHead is how much of a line is held in memory: time and type stand
+// before that in all but freaks.
+const maxLineHead = 1 << 20
+
+// Lines reads an object as a stream, as it was when it was listed. Where it has
+// gone since then, the error is storage.ErrObjectNotExist.
+func (s *Store) Lines(ctx context.Context, o Object) iter.Seq2[audit.Line, error] {
+	return func(yield func(audit.Line, error) bool) {
+		name := s.FeedFolder() + o.Name
+		fail := func(err error) {
+			yield(audit.Line{}, fmt.Errorf("reading %s: %w", s.FeedURL(name), ReadHint(err, s.Bucket)))
+		}
+		r, err := s.Feed.Object(name).Generation(o.generation).NewReader(ctx)
+		if err != nil {
+			fail(err)
+			return
+		}
+		defer r.Close()
+		lines := bufio.NewReaderSize(r, 64<<10)
+		var head []byte
+		var reader audit.LineReader
+		for {
+			var size int64
+			head = head[:0]
+			for err = bufio.ErrBufferFull; errors.Is(err, bufio.ErrBufferFull); {
+				var part []byte
+				part, err = lines.ReadSlice('\n')
+				size += int64(len(part))
+				head = append(head, part[:min(len(part), maxLineHead-len(head))]...)
+			}
+			if err != nil && !errors.Is(err, io.EOF) {
+				fail(err)
+				return
+			}
+			if len(bytes.TrimSpace(head)) > 0 {
+				line := reader.Read(head)
+				line.Bytes = size
+				if !yield(line, nil) {
+					return
+				}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,152 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"path"
+
+	"cloud.google.com/go/storage"
+
+	"example.com/auditlog/internal/names"
+	"example.com/auditlog/internal/state"
+)
+
+// Publish brings the object that s names as staged under the feed prefix.
+// Whether it still has to is read from the staged object, not from the final
+// one: the feed may have taken and deleted that. It returns the final name, or
+// "" where the object had been published before.
+func (s *Store) Publish(ctx context.Context, staging state.Staging, final string) (string, error) {
+	for range 100 {
+		err := s.moveToFeed(ctx, staging, final)
+		if err == nil {
+			return final, nil
+		}
+		// Another instance may have published it; or this one has, and the answer
+		// was lost.
+		found, lookErr := s.FindStaged(ctx, staging)
+		switch {
+		case lookErr == nil && !staging.Stages(found):
+			return "", nil
+		case lookErr != nil:
+			return "", fmt.Errorf("publishing %s as %s: %w; and whether it is done could not be read: %v", s.StagedURL(staging.Staged), s.FeedURL(final), Hint(err), lookErr)
+		case !errors.Is(err, errConflict):
+			return "", fmt.Errorf("publishing %s as %s: %w", s.StagedURL(staging.Staged), s.FeedURL(final), Hint(err))
+		}
+		final = names.Next(final) // the name is a stranger's, such as the Python function's
+	}
+	return "", fmt.Errorf("publishing %s: all names up to %s are taken", s.StagedURL(staging.Staged), s.FeedURL(final))
+}
+
+// errConflict is a final name that another object has, or a staged object that
+// is not the one committed: the answers do not tell these apart.
+var errConflict = errors.New("the name is taken, or the staged object is another one")
+
+// moveToFeed makes the staged object the final one. Within a bucket that is an
+// atomic rename: a crash leaves the object either staged or published. From a
+// state bucket it is a copy, then a delete.
+func (s *Store) moveToFeed(ctx context.Context, staging state.Staging, final string) error {
+	src := s.States.Object(staging.Staged)
+	if staging.StagedGeneration != 0 {
+		src = src.If(storage.Conditions{GenerationMatch: staging.StagedGeneration})
+	}
+	step, cancel := context.WithTimeout(ctx, s.Step)
+	defer cancel()
+	if s.OneBucket() {
+		_, err := src.Move(step, storage.MoveObjectDestination{
+			Object:     final,
+			Conditions: &storage.Conditions{DoesNotExist: true},
+		})
+		if StatusOf(err) == http.StatusPreconditionFailed {
+			return errConflict
+		}
+		return err
+	}
+
+	dst := s.Feed.Object(final)
+	if _, err := dst.If(storage.Conditions{DoesNotExist: true}).CopierFrom(src).Run(step); err != nil {
+		// Of an object that is there, the content alone tells whether it is this
+		// copy or a stranger's.
+		same, lookErr := s.sameContent(ctx, s.States.Object(staging.Staged), dst)
+		switch {
+		case lookErr != nil:
+			return fmt.Errorf("%w; and what is there could not be compared: %v", err, lookErr)
+		case !same:
+			return errConflict
+		}
+	}
+	return s.DeleteStaged(ctx, staging.Staged)
+}
+
+// sameContent reports whether both objects exist and hold the same bytes.
+func (s *Store) sameContent(ctx context.Context, a, b *storage.ObjectHandle) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.Step)
+	defer cancel()
+	left, err := a.Attrs(ctx)
+	if err != nil {
+		return false, err
+	}
+	right, err := b.Attrs(ctx)
+	if err != nil {
+		return false, err
+	}
+	return left.Size == right.Size && left.CRC32C == right.CRC32C, nil
+}
+
+// FindStaged returns the generation of the object that has the name of the one
+// that is staged, 0 where there is none.
+func (s *Store) FindStaged(ctx context.Context, staging state.Staging) (generation int64, err error) {
+	attrs, err := s.LookStaged(ctx, staging)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("looking for %s: %w", s.StagedURL(staging.Staged), Hint(err))
+	case attrs == nil:
+		return 0, nil
+	}
+	return attrs.Generation, nil
+}
+
+// LookStaged returns the object that has the name of the one that is staged, nil
+// where there is none. The error is the storage client's.
+func (s *Store) LookStaged(ctx context.Context, staging state.Staging) (*storage.ObjectAttrs, error) {
+	attrs, err := s.attrs(ctx, s.States.Object(staging.Staged))
+	if absent(err) {
+		return nil, nil
+	}
+	return attrs, err
+}
+
+// KeepAside moves an object that has the staged one's name and another generation
+// to where no sweep removes it, and returns its name there.
+//
+// It may be an upload that was sent twice and landed once more after the move:
+// then its records have been published. Or it is the staged object itself,
+// rewritten or restored: then they have not. Where the final object is there,
+// that tells, and the sweep may have this one: KeepAside returns "". Else the
+// feed has taken that, or it never was; only the feed's side knows.
+func (s *Store) KeepAside(ctx context.Context, staging state.Staging, generation int64) (string, error) {
+	from := s.StagedURL(staging.Staged)
+	switch same, err := s.sameContent(ctx, s.States.Object(staging.Staged), s.Feed.Object(staging.LastObject)); {
+	case same:
+		return "", nil
+	case err != nil && !errors.Is(err, storage.ErrObjectNotExist) && StatusOf(err) != http.StatusForbidden: // to create there is all that a collector needs
+		return "", fmt.Errorf("comparing %s with %s: %w", from, s.FeedURL(staging.LastObject), Hint(err))
+	}
+	name := fmt.Sprintf("%s/kept/%d-%s", path.Dir(staging.Staged), generation, path.Base(staging.Staged))
+	src := s.States.Object(staging.Staged).If(storage.Conditions{GenerationMatch: generation})
+	step, cancel := context.WithTimeout(ctx, s.Step)
+	defer cancel()
+	_, err := src.Move(step, storage.MoveObjectDestination{Object: name})
+	if err == nil {
+		return name, nil
+	}
+	found, lookErr := s.FindStaged(ctx, staging)
+	switch {
+	case lookErr != nil:
+		return "", fmt.Errorf("moving %s to %s: %w; and whether it is done could not be read: %v", from, s.StagedURL(name), Hint(err), lookErr)
+	case found == 0:
+		return name, nil // by this request, or by another instance's
+	}
+	return "", fmt.Errorf("moving %s to %s: %w", from, s.StagedURL(name), Hint(err))
+}

@@ -1,0 +1,204 @@
+// Package store keeps the collector's objects in Cloud Storage: the state, which
+// is replaced by compare-and-swap; the staged object of a run; and its
+// publication under the feed prefix.
+//
+// It promises that every write has a precondition, that an answer which does not
+// say whether the write was applied is settled by looking, and that a state
+// cannot be replaced but by whoever has read it. It knows nothing of the API, of
+// windows or of what is in a record.
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"time"
+
+	"cloud.google.com/go/storage"
+	"google.golang.org/api/option"
+
+	"example.com/auditlog/internal/names"
+	"example.com/auditlog/internal/state"
+)
+
+// maxStateBytes bounds the state object that is read: 64 MiB hold the ids of
+// about a million records.
+const maxStateBytes = 64 << 20
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+
+// Options are what a Store is made with.
+type Options struct {
+	names.Layout
+	// Step bounds one operation outside the streaming of records.
+	Step time.Duration
+}
+
+// Store is a collector's part of its buckets. It is safe for concurrent use.
+type Store struct {
+	Options
+	Feed   *storage.BucketHandle // that the feed reads
+	States *storage.BucketHandle // of the state and of staged objects
+}
+
+// New returns a store that works through client.
+func New(client *storage.Client, o Options) *Store {
+	return &Store{Options: o, Feed: client.Bucket(o.Bucket), States: client.Bucket(o.StateBucket)}
+}
+
+// NewClient returns a storage client as a Store wants it.
+func NewClient(ctx context.Context, opts ...option.ClientOption) (*storage.Client, error) {
+	client, err := storage.NewClient(ctx, append([]option.ClientOption{storage.WithJSONReads()}, opts...)...)
+	if err != nil {
+		return nil, fmt.Errorf("making the storage client: %w", err)
+	}
+	return client, nil
+}
+
+// Snapshot is the state as one read of the object gave it. A commit replaces just
+// that generation.
+type Snapshot struct {
+	State   state.State
+	Note    string    // what an edit by hand has changed, "" for nothing
+	Written time.Time // by the bucket's clock
+
+	generation int64 // 0: there is no object, this is the first run
+}
+
+// First reports whether there is no state yet.
+func (s *Snapshot) First() bool { return s.generation == 0 }
+
+// Damaged is a state object that no collector can have written.
+type Damaged struct{ Err error }
+
+func (e *Damaged) Error() string { return e.Err.Error() }
+func (e *Damaged) Unwrap() error { return e.Err }
+
+// Load reads the state object. An absent object means a first run; nothing else
+// does. The error is the storage client's, or *Damaged.
+func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
+	data, generation, written, err := s.readState(ctx)
+	switch {
+	case absent(err):
+		return &Snapshot{}, nil
+	case err != nil:
+		return nil, err
+	}
+	decoded, note, err := decode(data)
+	if err != nil {
+		return nil, &Damaged{err}
+	}
+	return &Snapshot{decoded, note, written, generation}, nil
+}
+
+// decode reads a state, and refuses one that names as staged what cannot be.
+func decode(data []byte) (s state.State, note string, err error) {
+	if s, note, err = state.Decode(data, time.Now()); err == nil {
+		err = names.CheckStaged(s.Staged, s.LastObject)
+	}
+	return s, note, err
+}
+
+// readState returns the state's bytes, their generation and when they were
+// written, by the bucket's clock.
+func (s *Store) readState(ctx context.Context) (data []byte, generation int64, written time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.Step)
+	defer cancel()
+	r, err := s.States.Object(s.StateKey).NewReader(ctx)
+	if err != nil {
+		return nil, 0, time.Time{}, err
+	}
+	defer r.Close()
+	data, err = io.ReadAll(io.LimitReader(r, maxStateBytes+1))
+	if err == nil && len(data) > maxStateBytes {
+		err = fmt.Errorf("it is larger than %d MiB", maxStateBytes>>20)
+	}
+	return data, r.Attrs.Generation, r.Attrs.LastModified, err
+}
+
+// ErrOvertaken is the commit of a run that another run got ahead of.
+var ErrOvertaken = errors.New("another run got ahead of this one")
+
+// Commit replaces the state that was loaded as old by next, if nobody else has
+// replaced it: the one write that decides whether a run counts. It returns when
+// the new state was written, by the bucket's clock.
+//
+// After an error other than ErrOvertaken the write may still land.
+func (s *Store) Commit(ctx context.Context, old *Snapshot, next state.State) (time.Time, error) {
+	data, err := state.Encode(next)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("encoding state: %w", err)
+	}
+	if len(data) > maxStateBytes {
+		return time.Time{}, fmt.Errorf("state %s would have %d bytes, more than the %d MiB that are read: lower OVERLAP_SECONDS", s.StateURL(), len(data), maxStateBytes>>20)
+	}
+	condition := storage.Conditions{GenerationMatch: old.generation}
+	if old.First() {
+		condition = storage.Conditions{DoesNotExist: true}
+	}
+	attrs, err := s.Put(ctx, s.States.Object(s.StateKey).If(condition), "application/json", data)
+	if err == nil {
+		return attrs.Updated, nil
+	}
+
+	// A write that was applied and whose answer was lost fails like any other,
+	// or fails its own precondition when the client sends it again.
+	found, generation, written, readErr := s.readState(ctx)
+	switch {
+	case readErr != nil && !errors.Is(readErr, storage.ErrObjectNotExist):
+		return time.Time{}, fmt.Errorf("writing state %s: %w; and it could not be read back: %v", s.StateURL(), Hint(err), readErr)
+	case readErr == nil && bytes.Equal(found, data):
+		return written, nil
+	case readErr == nil && generation != old.generation:
+		// Somebody may have edited it since, or run: what it names tells.
+		now, _, decodeErr := decode(found)
+		switch {
+		case decodeErr != nil:
+			return time.Time{}, fmt.Errorf("writing state %s: %w; and what is there now is damaged: %v", s.StateURL(), Hint(err), decodeErr)
+		case next.Staged != "" && next.Staged != old.State.Staged && now.Staged == next.Staged,
+			next.LastBackfill != old.State.LastBackfill && now.LastBackfill == next.LastBackfill:
+			return written, nil
+		}
+		return time.Time{}, ErrOvertaken
+	case readErr != nil && !old.First():
+		return time.Time{}, fmt.Errorf("writing state %s: it was deleted during the run", s.StateURL())
+	}
+	return time.Time{}, fmt.Errorf("writing state %s: %w", s.StateURL(), Hint(err))
+}
+
+// Put writes an object in one request, on the condition that it has. After an
+// error it may have been written all the same.
+func (s *Store) Put(ctx context.Context, object *storage.ObjectHandle, contentType string, data []byte) (*storage.ObjectAttrs, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.Step)
+	defer cancel()
+	w := object.NewWriter(ctx)
+	w.ContentType = contentType
+	w.ChunkSize = max(256<<10, len(data)+1) // one request
+	w.CRC32C, w.SendCRC32C = checksum(data), true
+	_, err := w.Write(data)
+	if closeErr := w.Close(); err == nil {
+		err = closeErr
+	}
+	return w.Attrs(), err
+}
+
+// Holds returns what an object has become, where it holds just this data: for
+// writes whose answer does not say whether they were applied.
+func (s *Store) Holds(ctx context.Context, object *storage.ObjectHandle, data []byte) (*storage.ObjectAttrs, bool) {
+	attrs, err := s.attrs(ctx, object)
+	if err != nil || attrs.Size != int64(len(data)) || attrs.CRC32C != checksum(data) {
+		return nil, false
+	}
+	return attrs, true
+}
+
+func (s *Store) attrs(ctx context.Context, object *storage.ObjectHandle) (*storage.ObjectAttrs, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.Step)
+	defer cancel()
+	return object.Attrs(ctx)
+}
