@@ -3,321 +3,249 @@ package auditlog
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"math"
-	"net"
+	"log/slog"
 	"net/http"
-	"net/url"
 	"strconv"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
-	"github.com/googleapis/gax-go/v2"
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/openai"
+	"example.com/auditlog/internal/plan"
+	"example.com/auditlog/internal/store"
 )
 
-const (
-	maxPageBytes   = 32 << 20 // of a decoded page held in memory
-	maxErrorBytes  = 16 << 10 // read of an error's body
-	maxErrorText   = 300      // characters of it in an error
-	maxAttempts    = 8        // of one page
-	headerTimeout  = 30 * time.Second
-	attemptTimeout = 2 * time.Minute // from the request to the last byte of its answer
-	maxConcurrency = 32              // requests at once
-)
+// feedLineLimit is the longest line, in bytes, that a SecOps feed takes.
+const feedLineLimit = 4 << 20
 
-// api reads OpenAI's audit log API. It is safe for concurrent use.
+// fetch reads what a plan wants into a staged object. Its error is that of the
+// object; what went wrong with the API, the plan knows.
 //
-// Source of its facts: the published reference of GET
-// /organization/audit_logs, and what has been seen of its answers.
-type api struct {
-	client  *http.Client
-	url     string
-	key     secret
-	backoff gax.Backoff // between the attempts of one page
-}
-
-func newAPI(base string, key secret, transport http.RoundTripper) *api {
-	return &api{
-		client: &http.Client{
-			Transport: transport,
-			// Go would send the key along to another port and to subdomains.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-		url:     base + "/organization/audit_logs",
-		key:     key,
-		backoff: gax.Backoff{Initial: time.Second, Max: 30 * time.Second, Multiplier: 2},
-	}
-}
-
-// newTransport keeps connections open between pages, asks for gzip, and bounds
-// the wait for a connection and for an answer's header; attemptTimeout bounds
-// the body.
-func newTransport() *http.Transport {
-	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
-	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            dialer.DialContext,
-		ForceAttemptHTTP2:      true,
-		TLSHandshakeTimeout:    10 * time.Second,
-		ResponseHeaderTimeout:  headerTimeout,
-		MaxResponseHeaderBytes: 256 << 10,
-		MaxIdleConnsPerHost:    maxConcurrency,
-		IdleConnTimeout:        90 * time.Second,
-	}
-}
-
-// query is one request: a range of effective_at (Unix seconds, both ends
-// included), the cursor to go on from ("" at the start), the most records to
-// answer with, and which: tenant-scoped ones or the others, and of them those
-// that pass the filter.
-type query struct {
-	gte, lte int64
-	after    string
-	limit    int
-	tenant   bool
-	filter   filter
-}
-
-func (q query) encode() string {
-	v := url.Values{
-		"effective_at[gte]": {strconv.FormatInt(q.gte, 10)},
-		"effective_at[lte]": {strconv.FormatInt(q.lte, 10)},
-		"limit":             {strconv.Itoa(q.limit)},
-	}
-	if q.after != "" {
-		v.Set("after", q.after)
-	}
-	if q.tenant {
-		v.Set("tenant_only", "true")
-	}
-	if q.filter != "" {
-		return v.Encode() + "&" + string(q.filter)
-	}
-	return v.Encode()
-}
-
-// apiError is an answer that is no page.
-type apiError struct {
-	status  int           // HTTP status
-	api     bool          // the body is the API's own error, not a proxy's
-	param   string        // the API's "param": what it finds fault with
-	message string        // the API's own message, cut short
-	wait    time.Duration // what Retry-After asks for; negative when absent
-	hint    string        // what to do
-}
-
-func (e *apiError) Error() string {
-	s := fmt.Sprintf("audit log API answered %d %s", e.status, http.StatusText(e.status))
-	if e.message != "" {
-		s += ": " + e.message
-	}
-	if e.hint != "" {
-		s += " (" + e.hint + ")"
-	}
-	return s
-}
-
-// cursorRefused reports whether err says that the API no longer takes the
-// cursor that q asked with.
-func cursorRefused(err error, q query) bool {
-	var e *apiError
-	return errors.As(err, &e) && e.api && q.after != "" &&
-		(e.status == http.StatusBadRequest || e.status == http.StatusNotFound) &&
-		(e.param == "after" || strings.Contains(e.message, q.after) || strings.Contains(strings.ToLower(e.message), "cursor"))
-}
-
-var (
-	errPageTooLarge = fmt.Errorf("page is larger than %d MiB", maxPageBytes>>20)
-	errCutBody      = errors.New("answer was cut off")
-)
-
-// retryable reports whether the same request may well succeed when sent again.
-func retryable(err error) bool {
-	var e *apiError
-	if errors.As(err, &e) {
-		switch e.status {
-		case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests:
-			return true
+// Where pages contradict each other, what has been written may hold records
+// twice: then everything is read again, by a plan that leaves out what contradicts.
+func (r *run) fetch(whole, reading context.Context, p *plan.Plan) (*plan.Plan, *store.Staged, error) {
+	for {
+		staged := r.store.Stage(whole, r.started)
+		err := r.fetchSegments(reading, p, staged)
+		next, note := p.StartOver()
+		if err != nil || next == nil {
+			return p, staged, err
 		}
-		return e.status >= 500
+		staged.Abort()
+		r.note(note)
+		r.sum.Figures, r.sum.Bytes = next.Figures(), 0
+		p = next
 	}
-	var n *netError
-	return errors.As(err, &n) || errors.Is(err, errCutBody)
 }
 
-// netError is a request that got no whole answer.
-type netError struct {
+// request is one request under way.
+type request struct {
+	plan.Request
+	cancel   context.CancelFunc
+	buf      *bytes.Buffer // that holds the page's records
+	retrying bool          // it has failed before
+
+	// Once it is answered:
+	page   audit.Page
+	others *audit.Page // what came without tenant_only, where that was asked for
+	err    error
+	took   time.Duration
+}
+
+// retry is a request that failed and is sent again.
+type retry struct {
+	*request
 	err  error
-	text string // of err, fit to be shown
+	wait time.Duration
 }
 
-func (e *netError) Error() string { return "reaching the audit log API: " + e.text }
-func (e *netError) Unwrap() error { return e.err }
-
-func (a *api) netError(err error) error {
-	// The URL stays out of the error: what prints it takes its escapes for verbs.
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err
+// fetchSegments reads side by side, as many requests at once as the pace allows,
+// and writes the records that are new. It ends when the plan wants nothing more,
+// or at once where writing fails.
+//
+// Only requests are sent side by side: the plan and the staged object are this
+// goroutine's alone.
+func (r *run) fetchSegments(ctx context.Context, p *plan.Plan, staged *store.Staged) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	answers, retries := make(chan *request), make(chan retry)
+	underWay := map[int]*request{} // by id
+	retrying := 0                  // of those, sent more than once
+	var free []*bytes.Buffer
+	var failed error
+	for {
+		// A stream that has no request under way need not wait for requests that fail.
+		for failed == nil && (len(underWay) < r.pace.width || retrying == len(underWay)) {
+			want, ok := p.Next(len(underWay) >= r.pace.width)
+			if !ok {
+				break
+			}
+			if want.First {
+				r.log.Info(fmt.Sprintf("Fetching %s from %s to %s", want.What(), audit.Time(want.Gte), audit.Time(want.Lte)))
+			}
+			if len(free) == 0 {
+				free = append(free, new(bytes.Buffer))
+			}
+			q := &request{Request: want, buf: free[len(free)-1]}
+			free = free[:len(free)-1]
+			underWay[q.ID] = q
+			requestCtx, cancel := context.WithCancel(ctx)
+			q.cancel = cancel
+			go func() {
+				defer cancel()
+				r.send(requestCtx, q, func(err error, wait time.Duration) { retries <- retry{q, err, wait} })
+				answers <- q
+			}()
+		}
+		if len(underWay) == 0 {
+			for _, n := range p.Finish() {
+				r.note(n)
+			}
+			return failed
+		}
+		select {
+		case again := <-retries:
+			r.retried(again.err, again.wait)
+			if !again.retrying {
+				again.retrying = true
+				retrying++
+			}
+		case q := <-answers:
+			delete(underWay, q.ID)
+			if q.retrying {
+				retrying--
+			}
+			if failed == nil {
+				var cancel []int
+				if cancel, failed = r.take(ctx, p, q, staged, len(underWay)); failed != nil {
+					stop() // what is under way can no longer be committed
+				}
+				for _, id := range cancel {
+					underWay[id].cancel()
+				}
+			}
+			free = append(free, q.buf)
+		}
 	}
-	return &netError{err, a.show(err.Error())}
 }
 
-// show makes text from outside fit for a log: short, and without the key,
-// which some proxies answer with.
-func (a *api) show(s string) string {
-	return shorten(strings.ReplaceAll(s, string(a.key), "[secret]"))
+// compareTimeout is how long tenant-scoped records wait for others to be compared
+// with: those must not hold them up.
+const compareTimeout = 45 * time.Second
+
+// send sends a request until it is answered.
+func (r *run) send(ctx context.Context, q *request, retried openai.Retried) {
+	began := time.Now()
+	q.page, q.err = r.api.Page(ctx, q.Request.Request, q.buf, retried)
+	if q.err == nil && q.Compare && len(q.page.Records) > 0 {
+		others := q.Request.Request
+		others.Tenant = false
+		soon, cancel := context.WithTimeout(ctx, compareTimeout)
+		defer cancel()
+		page, err := r.api.Page(soon, others, new(bytes.Buffer), retried)
+		if err == nil {
+			q.others = &page
+		}
+		q.err = ctx.Err() // an answer that does not come in time is none
+	}
+	q.took = time.Since(began)
 }
 
-// retried tells the caller of pages of a failed attempt: its error and how
-// long the next one waits.
-type retried func(err error, wait time.Duration)
-
-// page reads one page into buf, sending the request again where that may help
-// until ctx ends. A wait that would pass ctx's deadline ends it at once. Where
-// ctx ends the first attempt, the error is ctx's own; later, the API's.
-func (a *api) page(ctx context.Context, q query, buf *bytes.Buffer, tell retried) (page, error) {
-	backoff := a.backoff
-	var last error
-	for attempt := 1; ; attempt++ {
-		p, err := a.get(ctx, q, buf)
-		switch {
-		case err == nil:
-			return p, nil
-		case ctx.Err() != nil && last == nil:
-			return page{}, ctx.Err()
-		case ctx.Err() != nil:
-			return page{}, last
-		case !retryable(err):
-			return page{}, err
-		case attempt == maxAttempts:
-			return page{}, fmt.Errorf("%w; gave up after %d attempts", err, attempt)
-		}
-		wait := backoff.Pause()
-		var e *apiError
-		if errors.As(err, &e) && e.wait >= 0 {
-			wait = e.wait
-		}
-		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
-			return page{}, fmt.Errorf("%w; the next attempt in %s would come after this run's deadline", err, wait.Round(time.Millisecond))
-		}
-		last = err
-		tell(err, wait)
-		if gax.Sleep(ctx, wait) != nil {
-			return page{}, err
+// take hands an answer to the plan, and does what follows from it: it writes the
+// records that are new, and returns the requests that nobody waits for any more.
+func (r *run) take(ctx context.Context, p *plan.Plan, q *request, staged *store.Staged, underWay int) (cancel []int, err error) {
+	var o plan.Outcome
+	if q.err != nil {
+		o = p.Fail(q.Request, failureOf(ctx, q.err))
+	} else {
+		r.pace.answered(q.took)
+		o = p.Take(q.Request, q.page, q.others, r.pace.width-underWay)
+	}
+	if err := r.writeNew(o.New, staged); err != nil {
+		return nil, err
+	}
+	r.sum.Figures, r.sum.Bytes = p.Figures(), staged.Size
+	if o.Taken {
+		r.log.Info(fmt.Sprintf("Page %d: Retrieved %d events", r.sum.Pages, len(q.page.Records)))
+		if r.Progress != nil {
+			r.Progress(r.sum)
 		}
 	}
+	for _, n := range o.Notes {
+		r.note(n)
+	}
+	return o.Cancel, nil
 }
 
-// get sends one request.
-func (a *api) get(ctx context.Context, q query, buf *bytes.Buffer) (page, error) {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url+"?"+q.encode(), nil)
-	if err != nil {
-		return page{}, errors.New("OPENAI_BASE_URL makes no valid request")
-	}
-	req.Header.Set("Authorization", "Bearer "+string(a.key))
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", "auditlog/"+Version)
-	resp, err := a.client.Do(req)
-	if err != nil {
-		return page{}, a.netError(err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return page{}, a.failure(resp)
-	}
-
-	buf.Reset()
-	n, err := buf.ReadFrom(io.LimitReader(resp.Body, maxPageBytes+1))
-	if n > maxPageBytes {
-		return page{}, errPageTooLarge
-	}
-	if err != nil {
-		return page{}, a.netError(err)
-	}
-	p, err := decodePage(buf.Bytes(), q)
-	if err != nil {
-		return page{}, err
-	}
-	p.organization = strings.ToValidUTF8(resp.Header.Get("openai-organization"), "\uFFFD") // as the state will have it
-	p.date, _ = http.ParseTime(resp.Header.Get("Date"))
-	return p, nil
-}
-
-// failure reads what an answer other than 200 has to say.
-func (a *api) failure(resp *http.Response) *apiError {
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
-	e := &apiError{status: resp.StatusCode, wait: retryAfter(resp.Header)}
-	var parsed struct {
-		Error struct{ Message, Param *string }
-	}
-	text := string(body)
-	if json.Unmarshal(body, &parsed) == nil && parsed.Error.Message != nil {
-		e.api, text = true, *parsed.Error.Message
-		if parsed.Error.Param != nil {
-			e.param = *parsed.Error.Param
-		}
-	}
-	e.message = a.show(text)
+// failureOf says what an error means for the plan; ctx bounds the whole reading.
+func failureOf(ctx context.Context, err error) *audit.Failure {
+	var f *audit.Failure
 	switch {
-	case e.status == http.StatusUnauthorized && strings.Contains(text, "Missing scopes"):
-		e.hint = "give the key the scope api.audit_logs.read"
-	case e.status == http.StatusUnauthorized:
-		e.hint = "OPENAI_ADMIN_KEY is wrong or revoked: create an Admin key and set it"
-	case e.status == http.StatusForbidden:
-		e.hint = "OPENAI_ADMIN_KEY must be an Admin key of an Organization Owner, and audit logging must be enabled: Settings > Organization > Data controls"
-	case e.status == http.StatusNotFound && e.param == "":
-		e.hint = "check OPENAI_BASE_URL"
-	case e.status >= 300 && e.status < 400:
-		e.message = "redirect not followed, it would carry the key elsewhere"
-		e.hint = "set OPENAI_BASE_URL to the API's final address"
+	case errors.As(err, &f) && f.Kind != audit.Other:
+		return f
+	case ctx.Err() != nil && err == context.DeadlineExceeded: // in mid-request, and nothing was wrong so far
+		return &audit.Failure{Kind: audit.OutOfTime, Err: err}
+	case ctx.Err() == context.Canceled:
+		return &audit.Failure{Kind: audit.Interrupted, Err: err}
 	}
-	return e
+	return &audit.Failure{Kind: audit.Other, Err: err}
 }
 
-// shorten makes s fit for an error: one line, without control characters.
-func shorten(s string) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
-			return ' '
-		}
-		return r
-	}, s)
-	s = strings.Join(strings.Fields(s), " ")
-	if utf8.RuneCountInString(s) > maxErrorText {
-		s = string([]rune(s)[:maxErrorText]) + "…"
-	}
-	return s
-}
-
-// retryAfter is the wait that an answer's header asks for: retry-after-ms
-// (milliseconds), else Retry-After (seconds, fractions allowed, or an HTTP
-// date, taken against the answer's own Date). Negative when there is none.
-func retryAfter(h http.Header) time.Duration {
-	for _, v := range []struct {
-		value string
-		unit  time.Duration
-	}{{h.Get("retry-after-ms"), time.Millisecond}, {h.Get("Retry-After"), time.Second}} {
-		n, err := strconv.ParseFloat(strings.TrimSpace(v.value), 64)
-		if err == nil && n >= 0 && !math.IsInf(n, 1) {
-			const longest = 100 * 365 * 24 * time.Hour // keeps the product within a Duration
-			return time.Duration(math.Min(n*float64(v.unit), float64(longest)))
-		}
-	}
-	if at, err := http.ParseTime(h.Get("Retry-After")); err == nil {
-		now, err := http.ParseTime(h.Get("Date"))
+func (r *run) writeNew(records []audit.Record, staged *store.Staged) error {
+	for _, rec := range records {
+		n, err := staged.Write(rec.Raw)
 		if err != nil {
-			now = time.Now()
+			return err
 		}
-		return max(0, at.Sub(now))
+		if n > feedLineLimit {
+			r.log.Warn("A record is longer than the feed takes in one line (4 MB): SecOps will refuse its object", "id", string(rec.ID), "bytes", n)
+		}
 	}
-	return -1
+	return nil
 }
+
+// note logs what the plan has to say.
+func (r *run) note(n plan.Note) {
+	level := slog.LevelInfo
+	if n.Warning {
+		level = slog.LevelWarn
+	}
+	r.log.Log(context.Background(), level, n.Text, n.Attrs...)
+}
+
+// retried logs a failed attempt.
+func (r *run) retried(err error, wait time.Duration) {
+	r.sum.Retries++
+	text := err.Error()
+	var e *openai.Error
+	if errors.As(err, &e) && e.Status == http.StatusTooManyRequests {
+		r.sum.RateLimitWait += wait
+		r.pace.rateLimited()
+		text = "Rate limited (429)"
+	}
+	r.log.Warn(fmt.Sprintf("%s. Retrying after %ss...", text, strconv.FormatFloat(seconds(wait), 'f', -1, 64)))
+}
+
+// pace is how many requests are sent at once: fewer where answers are much slower
+// than the fastest one, since then they wait for each other; more again, up to
+// FETCH_CONCURRENCY, as long as they are not. A 429 halves it.
+type pace struct {
+	width, most int
+	good        int           // answers since width was set
+	fastest     time.Duration // of the answers
+}
+
+func (p *pace) answered(took time.Duration) {
+	if p.fastest == 0 || took < p.fastest {
+		p.fastest = took
+	}
+	switch p.good++; {
+	case took > 4*p.fastest && took > time.Second:
+		p.width, p.good = max(1, p.width-1), 0
+	case p.good >= 2*p.width && p.width < p.most:
+		p.width, p.good = p.width+1, 0
+	}
+}
+
+func (p *pace) rateLimited() { p.width, p.good = max(1, p.width/2), 0 }

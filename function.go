@@ -20,7 +20,7 @@
 // Objects, with the default settings' names:
 //
 //	openai-auditlog/openai_auditlog_YYYYMMDD_HHMMSS.ndjson  records, one a line; the feed's
-//	<dir of STATE_KEY>/state.json                           State
+//	<dir of STATE_KEY>/state.json                           state.State
 //	<dir of STATE_KEY>/staged/state.json/<attempt>.ndjson   records not yet part of the feed
 package auditlog
 
@@ -30,6 +30,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"os"
 	"os/signal"
@@ -45,7 +46,14 @@ import (
 	"github.com/caarlos0/env/v11"
 	"github.com/cloudevents/sdk-go/v2/event"
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
-	"google.golang.org/api/option"
+	"github.com/googleapis/gax-go/v2"
+
+	"example.com/auditlog/internal/checkup"
+	"example.com/auditlog/internal/cloudlog"
+	"example.com/auditlog/internal/config"
+	"example.com/auditlog/internal/openai"
+	"example.com/auditlog/internal/plan"
+	"example.com/auditlog/internal/store"
 )
 
 // Version goes into the User-Agent of requests to the API.
@@ -61,6 +69,193 @@ func init() {
 	}
 }
 
+// Collector does runs. It is safe for concurrent use; of runs at the same time,
+// in this process or elsewhere, one commits.
+type Collector struct {
+	// Progress, if set, is called with a run's figures after each page.
+	Progress func(Summary)
+
+	cfg   config.Config
+	api   *openai.Client
+	store *store.Store
+}
+
+// Options replace what a collector reaches the world through. The zero value is
+// what production has.
+type Options struct {
+	Transport http.RoundTripper // to the API
+	Storage   *storage.Client
+	Backoff   gax.Backoff // between the attempts at one page
+}
+
+// New returns a collector with connections of its own.
+func New(ctx context.Context, cfg config.Config, o Options) (*Collector, error) {
+	if o.Transport == nil {
+		o.Transport = openai.NewTransport()
+	}
+	if o.Backoff == (gax.Backoff{}) {
+		o.Backoff = openai.DefaultBackoff
+	}
+	if o.Storage == nil {
+		var err error
+		if o.Storage, err = store.NewClient(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return &Collector{
+		cfg:   cfg,
+		api:   openai.New(openai.Options{Base: cfg.BaseURL, Key: cfg.AdminKey, Agent: "auditlog/" + Version, Transport: o.Transport, Backoff: o.Backoff}),
+		store: store.New(o.Storage, store.Options{Layout: cfg.Layout(), Step: cfg.StepTimeout()}),
+	}, nil
+}
+
+// Check looks whether everything that runs need is there. It changes neither the
+// state nor anything that the feed sees.
+func (c *Collector) Check(ctx context.Context) []checkup.Finding {
+	return checkup.Check(ctx, c.cfg, c.api, c.store)
+}
+
+// Run does one run. Its error says what kept it from getting everything; what
+// it had got by then is committed all the same. The figures stand whatever the
+// error.
+func (c *Collector) Run(ctx context.Context, log *slog.Logger) (sum Summary, err error) {
+	r := c.newRun(log)
+	whole, reading, cancel := c.deadlines(ctx, r.started)
+	defer cancel()
+	defer func() { sum = r.end(err) }()
+
+	snapshot, err := r.load(whole)
+	if err != nil {
+		return sum, err
+	}
+	if err := r.recover(whole, snapshot); err != nil { // what an earlier run left staged
+		return sum, err
+	}
+	plan, staged, err := r.fetch(whole, reading, r.plan(snapshot))
+	defer staged.Abort()
+	if err != nil {
+		return sum, errors.Join(plan.Failure(), err)
+	}
+	if !plan.Answered() {
+		return sum, plan.Stopped() // nothing to commit
+	}
+	next := plan.State()
+	if !staged.Empty() {
+		if err := staged.Close(whole); err != nil {
+			return sum, errors.Join(plan.Failure(), err)
+		}
+		next.Staging = r.staging(staged, snapshot)
+	}
+	switch err := r.commit(whole, snapshot, next); {
+	case errors.Is(err, store.ErrOvertaken):
+		r.discard(whole, staged)
+		return sum, plan.Failure()
+	case err != nil:
+		return sum, errors.Join(plan.Failure(), err)
+	}
+	err = r.publish(whole, next)
+	r.reportRest(plan)
+	r.sweep(whole, next.Staged)
+	return sum, errors.Join(plan.Failure(), err)
+}
+
+// run is one run under way.
+type run struct {
+	*Collector
+	log         *slog.Logger
+	started     time.Time
+	sum         Summary
+	collectedTo int64     // Unix seconds: all before it is collected
+	committed   time.Time // by the bucket's clock
+	looked      bool      // for a staged object; see sweep
+	pace        pace
+}
+
+func (c *Collector) newRun(log *slog.Logger) *run {
+	if c.store.StateInFeed() {
+		log.Warn("STATE_KEY lies under GCS_PREFIX, where the feed ingests it and may delete it: set it to a name outside, and move the object there",
+			"state_key", c.cfg.StateKey, "gcs_prefix", c.cfg.Prefix)
+	}
+	return &run{Collector: c, log: log, started: time.Now(), pace: pace{width: c.cfg.Concurrency, most: c.cfg.Concurrency}}
+}
+
+// plan lays out what the run reads.
+func (r *run) plan(snapshot *store.Snapshot) *plan.Plan {
+	settings := plan.Settings{
+		Tenant: r.cfg.TenantEvents, Filter: r.cfg.Filter, MaxRecords: r.cfg.MaxRecords, PageSize: r.cfg.PageSize,
+		Overlap: r.cfg.Overlap, Lookback: r.cfg.Lookback * 3600,
+	}
+	if snapshot.First() {
+		return plan.New(nil, settings, r.started)
+	}
+	return plan.New(&snapshot.State, settings, r.started)
+}
+
+// deadlines returns the context of the whole run, and that of reading: the
+// latter ends with the caller and leaves a reserve, within the former, to
+// commit and publish what has been read.
+func (c *Collector) deadlines(ctx context.Context, started time.Time) (whole, reading context.Context, cancel func()) {
+	end := started.Add(time.Duration(c.cfg.RunTimeout) * time.Second)
+	if d, ok := ctx.Deadline(); ok && d.Before(end) {
+		end = d
+	}
+	whole, cancelWhole := context.WithDeadline(context.WithoutCancel(ctx), end)
+	reading, cancelReading := context.WithDeadline(ctx, end.Add(-config.Reserve(end.Sub(started))))
+	return whole, reading, func() { cancelReading(); cancelWhole() }
+}
+
+// Summary holds a run's figures: those of its last log entry.
+type Summary struct {
+	plan.Figures
+	Retries       int           // requests sent again
+	RateLimitWait time.Duration // waited because the API asked to (429)
+	Bytes         int64         // of the object written
+	Object        string        // gs:// URL of it, "" when there is none
+	OpenWindows   int           // windows of the backlog, for the next runs
+	Watermark     int64         // last_effective_at, Unix seconds
+	Lag           int64         // seconds since the oldest moment that may hold uncollected records
+	Duration      time.Duration
+}
+
+// LogValue gives the figures as a group, times in seconds.
+func (s Summary) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.Int("records", s.Records),
+		slog.Int("skipped", s.Skipped),
+		slog.Int("late", s.Late),
+		slog.Int64("max_lateness_seconds", s.MaxLateness),
+		slog.Int("pages", s.Pages),
+		slog.Int("retries", s.Retries),
+		slog.Float64("rate_limit_wait_seconds", seconds(s.RateLimitWait)),
+		slog.Int64("bytes", s.Bytes),
+		slog.String("object", s.Object),
+		slog.Int("open_windows", s.OpenWindows),
+		slog.Int64("watermark", s.Watermark),
+		slog.Int64("lag_seconds", s.Lag),
+		slog.Float64("duration_seconds", seconds(s.Duration)),
+	)
+}
+
+func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*1000) / 1000 }
+
+// end logs the run's figures.
+func (r *run) end(err error) Summary {
+	now := time.Now()
+	r.sum.Duration = now.Sub(r.started)
+	if r.committed.IsZero() { // what was read does not count
+		r.sum.Records, r.sum.Bytes, r.sum.Late, r.sum.MaxLateness = 0, 0, 0, 0
+	}
+	if r.collectedTo > 0 {
+		r.sum.Lag = max(0, now.Unix()-r.collectedTo)
+	}
+	if err != nil {
+		r.log.Error("Run failed: "+strings.ReplaceAll(err.Error(), "\n", "; "), "run", r.sum)
+	} else {
+		r.log.Info("Run ended", "run", r.sum)
+	}
+	return r.sum
+}
+
 // instance is the one collector of this process: made on first use, since
 // starting up must neither need the network nor a good configuration.
 var instance struct {
@@ -68,16 +263,32 @@ var instance struct {
 	*Collector
 }
 
-// handle does a run for an event. Its error makes Pub/Sub deliver the event
-// again.
+func sharedCollector(ctx context.Context) (*Collector, error) {
+	instance.Lock()
+	defer instance.Unlock()
+	if instance.Collector == nil {
+		cfg, err := config.Load(env.ToMap(os.Environ()))
+		if err != nil {
+			return nil, err
+		}
+		// The client outlives the event that makes it.
+		if instance.Collector, err = New(context.WithoutCancel(ctx), cfg, Options{}); err != nil {
+			return nil, err
+		}
+	}
+	return instance.Collector, nil
+}
+
+// handle does what an event asks for: as a rule, a run. Its error makes Pub/Sub
+// deliver the event again.
 func handle(ctx context.Context, e event.Event) error {
-	log := eventLogger(ctx, NewLogger(os.Stderr), e)
-	message, published, err := checkEvent(e)
+	log := cloudlog.New(os.Stderr).With("event_id", e.ID()) // the framework gives such functions no trace
+	data, published, err := openEvent(e)
 	if err != nil {
 		log.Error(err.Error())
 		return answer(http.StatusBadRequest, err)
 	}
-	order, err := readOrder(message, published)
+	message, err := readMessage(data, published)
 	if err != nil {
 		log.Error("Message refused: " + err.Error())
 		return answer(http.StatusBadRequest, err)
@@ -91,10 +302,10 @@ func handle(ctx context.Context, e event.Event) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()
 	switch {
-	case order.check:
-		LogFindings(log, c.Check(ctx)) // delivered again, it would find the same
-	case order.backfill != nil:
-		err = c.backfillAsked(ctx, log, *order.backfill)
+	case message.check:
+		checkup.Log(log, c.Check(ctx)) // delivered again, it would find the same
+	case message.backfill != nil:
+		err = c.backfillAsked(ctx, log, *message.backfill)
 	default:
 		_, err = c.Run(ctx, log)
 	}
@@ -104,22 +315,10 @@ func handle(ctx context.Context, e event.Event) error {
 	return nil
 }
 
-// notShort is what an answer leaves out of an error: the framework prints it
-// as a format string, and URLs are long.
-var notShort = regexp.MustCompile(`(?i)https?://[^\s"]*|%`)
-
-var oneLine = strings.NewReplacer("\r\n", "; ", "\n", "; ", "\r", "; ")
-
-// answer makes an error that has been logged the function's answer.
-func answer(status int, err error) error {
-	text := notShort.ReplaceAllString(err.Error(), "…")
-	return cehttp.NewResult(status, "%s", oneLine.Replace(text))
-}
-
-// checkEvent refuses an event that no topic has sent: a trigger on the bucket
+// openEvent refuses an event that no topic has sent: a trigger on the bucket
 // itself, say, would run the function for each object that it writes. It returns
 // the message, and when it was published.
-func checkEvent(e event.Event) (message []byte, published time.Time, err error) {
+func openEvent(e event.Event) (message []byte, published time.Time, err error) {
 	const kind = "google.cloud.pubsub.topic.v1.messagePublished"
 	if e.Type() != kind {
 		return nil, published, fmt.Errorf("event type %q is not %q: point the function's trigger at a Pub/Sub topic", e.Type(), kind)
@@ -136,112 +335,20 @@ func checkEvent(e event.Event) (message []byte, published time.Time, err error) 
 	if data.Message == nil {
 		return nil, published, errors.New(`event data has no "message": it is no Pub/Sub message`)
 	}
-	if json.Unmarshal(data.Message.PublishTime, &published) != nil {
+	if json.Unmarshal(data.Message.PublishTime, &published) != nil || published.IsZero() {
 		published = time.Now()
 	}
 	return data.Message.Data, published, nil
 }
 
-func sharedCollector(ctx context.Context) (*Collector, error) {
-	instance.Lock()
-	defer instance.Unlock()
-	if instance.Collector == nil {
-		cfg, err := LoadConfig(env.ToMap(os.Environ()))
-		if err != nil {
-			return nil, err
-		}
-		// The client outlives the event that makes it.
-		if instance.Collector, err = New(context.WithoutCancel(ctx), cfg); err != nil {
-			return nil, err
-		}
-	}
-	return instance.Collector, nil
-}
+// notShort is what an answer leaves out of an error: the framework prints it
+// as a format string, and URLs are long.
+var notShort = regexp.MustCompile(`(?i)https?://[^\s"]*|%`)
 
-// Collector does runs. It is safe for concurrent use; of runs at the same time,
-// in this process or elsewhere, one commits.
-type Collector struct {
-	// Progress, if set, is told a run's figures after each page.
-	Progress func(Summary)
+var oneLine = strings.NewReplacer("\r\n", "; ", "\n", "; ", "\r", "; ")
 
-	cfg    Config
-	api    *api
-	logs   *storage.BucketHandle // the feed's
-	states *storage.BucketHandle // of the state and of staged objects
-	state  *storage.ObjectHandle
-}
-
-// New returns a collector with connections of its own. opts are for the
-// storage client.
-func New(ctx context.Context, cfg Config, opts ...option.ClientOption) (*Collector, error) {
-	return newCollector(ctx, cfg, newTransport(), opts...)
-}
-
-func newCollector(ctx context.Context, cfg Config, transport http.RoundTripper, opts ...option.ClientOption) (*Collector, error) {
-	client, err := storage.NewClient(ctx, append([]option.ClientOption{storage.WithJSONReads()}, opts...)...)
-	if err != nil {
-		return nil, fmt.Errorf("making the storage client: %w", err)
-	}
-	c := &Collector{
-		cfg:    cfg,
-		api:    newAPI(cfg.BaseURL, cfg.AdminKey, transport),
-		logs:   client.Bucket(cfg.Bucket),
-		states: client.Bucket(cfg.StateBucket),
-	}
-	c.state = c.states.Object(cfg.StateKey)
-	return c, nil
-}
-
-// Run does one run. Its error says what kept it from getting everything; what
-// it had got by then is committed all the same. The figures stand whatever the
-// error.
-func (c *Collector) Run(ctx context.Context, log *slog.Logger) (sum Summary, err error) {
-	r := c.newRun(log)
-	whole, reading, cancel := c.deadlines(ctx, r.started)
-	defer cancel()
-	defer func() { sum = r.end(err) }()
-
-	state, err := r.load(whole)
-	if err != nil {
-		return sum, err
-	}
-	if err := r.recover(whole, &state); err != nil { // what an earlier run left staged
-		return sum, err
-	}
-	streams, object, stopped := r.gather(whole, reading, state)
-	defer object.abort()
-	if !answered(streams) {
-		return sum, stopped // nothing to commit
-	}
-	next := r.next(state.State, streams)
-	if !object.empty() {
-		if err := object.close(whole, c.cfg.stepTimeout()); err != nil {
-			return sum, errors.Join(failure(stopped), fmt.Errorf("writing %s: %w", c.stagedURL(object.name), storageHint(err)))
-		}
-		next.Staged, next.StagedGeneration, next.StagedBucket = object.name, object.generation, c.cfg.StateBucket
-		next.LastObject = c.finalName(state.LastObject, r.started)
-	}
-	switch err := r.commit(whole, state, next); {
-	case errors.Is(err, errOvertaken):
-		r.yield(whole, object)
-		return sum, failure(stopped)
-	case err != nil:
-		return sum, errors.Join(failure(stopped), err)
-	}
-	err = r.publish(whole, next, stopped)
-	r.tidy(whole, next.Staged)
-	return sum, errors.Join(failure(stopped), err)
-}
-
-// deadlines returns the context of the whole run, and that of reading: the
-// latter ends with the caller and leaves a reserve, within the former, to
-// commit and publish what has been read.
-func (c *Collector) deadlines(ctx context.Context, started time.Time) (whole, reading context.Context, cancel func()) {
-	end := started.Add(time.Duration(c.cfg.RunTimeout) * time.Second)
-	if d, ok := ctx.Deadline(); ok && d.Before(end) {
-		end = d
-	}
-	whole, cancelWhole := context.WithDeadline(context.WithoutCancel(ctx), end)
-	reading, cancelReading := context.WithDeadline(ctx, end.Add(-reserve(end.Sub(started))))
-	return whole, reading, func() { cancelReading(); cancelWhole() }
+// answer makes an error that has been logged the function's answer.
+func answer(status int, err error) error {
+	text := notShort.ReplaceAllString(err.Error(), "…")
+	return cehttp.NewResult(status, "%s", oneLine.Replace(text))
 }

@@ -1,323 +1,176 @@
 package auditlog
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"path"
-	"strings"
-	"time"
 
-	"cloud.google.com/go/storage"
-	"google.golang.org/api/googleapi"
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/plan"
+	"example.com/auditlog/internal/state"
+	"example.com/auditlog/internal/store"
 )
 
-// maxStateBytes bounds the state object that is read: 64 MiB hold the ids of
-// about a million records.
-const maxStateBytes = 64 << 20
-
-// State is the content of the state object.
-//
-// The Python function's state has the first two keys only and is read as it
-// is; that function in turn reads ours by its first key.
-type State struct {
-	Stream
-
-	// Tenant is the stream of tenant-scoped records; nil where none was read.
-	Tenant *Stream `json:"tenant,omitempty"`
-
-	// Staged names the object that the commit of this state makes part of the
-	// feed, until a later state does not name it; LastObject is its final name.
-	LastObject string `json:"last_object,omitempty"`
-	Staged     string `json:"staged,omitempty"`
-	// StagedGeneration is the one to publish, 0 for any. Once it has been moved
-	// away, an upload that was sent twice can still land late and bring an
-	// object of the same name back.
-	StagedGeneration int64 `json:"staged_generation,omitempty"`
-	// StagedBucket is where it lies: STATE_BUCKET may have changed since.
-	StagedBucket string `json:"staged_bucket,omitempty"`
-
-	// Organization is the one whose records these are, as the API names it.
-	Organization string `json:"organization,omitempty"`
-
-	// LastBackfill is an id of the last backfill that was put into a backlog.
-	LastBackfill string `json:"last_backfill,omitempty"`
-}
-
-// counted lists the streams whose backlog and lag count; tenant is TENANT_EVENTS.
-// Of one that was never read, failures tell.
-func (s *State) counted(tenant bool) []*Stream {
-	if tenant && s.Tenant != nil && !s.Tenant.Unread {
-		return []*Stream{&s.Stream, s.Tenant}
-	}
-	return []*Stream{&s.Stream}
-}
-
-// stages reports whether an object of this generation is the one that Staged
-// names.
-func (s *State) stages(generation int64) bool {
-	return generation != 0 && (s.StagedGeneration == 0 || s.StagedGeneration == generation)
-}
-
-// window is a range of effective_at that is not read to its end: both ends
-// included, with the cursor reached in it.
-type window struct {
-	Gte   int64  `json:"gte"`
-	Lte   int64  `json:"lte"`
-	After string `json:"after,omitempty"` // "" where reading begins at the start
-
-	// AfterAt is the effective_at of the record that After names, Top that of
-	// the first record read.
-	AfterAt int64 `json:"after_at,omitempty"`
-	Top     int64 `json:"top,omitempty"`
-	// Unordered is set once records of the window did not come newest first.
-	Unordered bool `json:"unordered,omitempty"`
-
-	// Filter limits what it brings. It stays what it was as the window began,
-	// whatever the settings become.
-	Filter filter `json:"filter,omitempty"`
-}
-
-// descends reports whether the window has been seen to come newest first, so
-// that all of it above AfterAt is read. That no record came out of order is not
-// enough: those of one second are in any order.
-func (w *window) descends() bool {
-	return w.After != "" && !w.Unordered && w.contains(w.AfterAt) && w.AfterAt < w.Top
-}
-
-func (w *window) contains(at int64) bool { return w.Gte <= at && at <= w.Lte }
-
-// unread reports whether a record at this time may be one that the window has
-// yet to bring, and not one that appeared late.
-func (w *window) unread(at int64) bool {
-	return w.contains(at) && (!w.descends() || at <= w.AfterAt)
-}
-
-// advance notes that a page has been taken: the cursor moves to its last record.
-func (w *window) advance(p page) {
-	last := w.AfterAt
-	if w.After == "" {
-		last = w.Lte
-		if len(p.records) > 0 {
-			w.Top = p.records[0].at
-		}
-	}
-	for _, r := range p.records {
-		w.Unordered = w.Unordered || r.at > last
-		last = r.at
-	}
-	if n := len(p.records); n > 0 {
-		w.Unordered = w.Unordered || p.more && p.records[n-1].id != p.cursor
-		w.AfterAt = last
-	}
-	w.After = p.cursor
-}
-
-// restart makes the window begin anew without its cursor, which the API
-// refuses, and reports whether records may be repeated by that.
-func (w *window) restart() (repeats bool) {
+// loadState reads the state, to build on it.
+func (c *Collector) loadState(ctx context.Context) (*store.Snapshot, error) {
+	snapshot, err := c.store.Load(ctx)
 	switch {
-	case w.descends():
-		w.Lte = w.AfterAt
-	case w.AfterAt == w.Top && !w.Unordered && w.contains(w.AfterAt):
-		// All that was read lies in this second; those ids are remembered.
-	default:
-		repeats = true
-	}
-	w.After, w.AfterAt, w.Top, w.Unordered = "", 0, 0, false
-	return repeats
-}
-
-// snapshot is the state as one read of the object gave it.
-type snapshot struct {
-	State
-	generation int64 // 0: there is no object, this is the first run
-	note       string
-}
-
-// decodeState reads a state object. Of what no collector can have written it
-// says why it refuses it.
-func decodeState(data []byte, now time.Time) (snapshot, error) {
-	var stored struct {
-		State
-		Tenant json.RawMessage `json:"tenant"`
-
-		// These hide keys that decodeStream reads.
-		Watermark json.RawMessage `json:"last_effective_at"`
-		LastRun   json.RawMessage `json:"last_run"`
-		RecentIDs json.RawMessage `json:"recent_ids"`
-	}
-	main, note, err := decodeStream(data, now)
-	if err != nil {
-		return snapshot{}, err
-	}
-	if err := json.Unmarshal(data, &stored); err != nil {
-		return snapshot{}, err
-	}
-	snap := snapshot{State: stored.State, note: note}
-	snap.Stream = main
-	if t := stored.Tenant; len(t) > 0 && string(t) != "null" {
-		tenant, note, err := decodeStream(t, now)
-		if err != nil {
-			return snapshot{}, fmt.Errorf(`"tenant": %w`, err)
-		}
-		if snap.Tenant = &tenant; note != "" {
-			snap.note = strings.TrimPrefix(snap.note+"; tenant events: "+note, "; ")
-		}
-	}
-	if snap.StagedGeneration < 0 {
-		return snapshot{}, fmt.Errorf(`"staged_generation" is %d: remove it`, snap.StagedGeneration)
-	}
-	if snap.Staged != "" {
-		if !strings.Contains(snap.Staged, "staged") {
-			return snapshot{}, fmt.Errorf(`"staged" is %q, and no staged object has such a name`, snap.Staged)
-		}
-		if _, err := time.Parse(objectLayout, path.Base(snap.LastObject)); err != nil {
-			return snapshot{}, fmt.Errorf(`"last_object" is %q, and "staged" needs a final name there`, snap.LastObject)
-		}
-	}
-	return snap, nil
-}
-
-// load reads the state object. An absent object means a first run; nothing
-// else does.
-func (c *Collector) load(ctx context.Context) (snapshot, error) {
-	data, generation, _, err := c.readState(ctx)
-	switch {
-	case errors.Is(err, storage.ErrObjectNotExist) && !bucketMissing(err):
-		return snapshot{}, nil
+	case errors.As(err, new(*store.Damaged)):
+		return nil, fmt.Errorf("state %s is damaged: %w; nothing was collected or changed: restore an older version of the object, or mend last_effective_at in it (Unix seconds)", c.store.StateURL(), err)
 	case err != nil:
-		return snapshot{}, fmt.Errorf("reading state %s: %w", c.stateURL(), storageHint(err))
+		return nil, fmt.Errorf("reading state %s: %w", c.store.StateURL(), store.Hint(err))
 	}
-	snap, err := decodeState(data, time.Now())
-	if err != nil {
-		return snapshot{}, fmt.Errorf("state %s is damaged: %w; nothing was collected or changed: restore an older version of the object, or mend last_effective_at in it (Unix seconds)", c.stateURL(), err)
-	}
-	// What an edit has left to do, no run has looked at.
-	for _, s := range []*Stream{&snap.Stream, snap.Tenant} {
-		if s != nil && !s.continues {
-			s.LastRun = ""
-		}
-	}
-	snap.generation = generation
-	return snap, nil
+	snapshot.State.Adopt()
+	return snapshot, nil
 }
 
-// readState returns the state's bytes, their generation and when they were
-// written, by the bucket's clock.
-func (c *Collector) readState(ctx context.Context) (data []byte, generation int64, written time.Time, err error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.stepTimeout())
-	defer cancel()
-	r, err := c.state.NewReader(ctx)
+func (r *run) load(ctx context.Context) (*store.Snapshot, error) {
+	snapshot, err := r.loadState(ctx)
 	if err != nil {
-		return nil, 0, time.Time{}, err
+		return nil, err
 	}
-	defer r.Close()
-	data, err = io.ReadAll(io.LimitReader(r, maxStateBytes+1))
-	if err == nil && len(data) > maxStateBytes {
-		err = fmt.Errorf("it is larger than %d MiB", maxStateBytes>>20)
+	if snapshot.Note != "" {
+		r.log.Warn(snapshot.Note)
 	}
-	return data, r.Attrs.Generation, r.Attrs.LastModified, err
+	r.updateFigures(&snapshot.State)
+	return snapshot, nil
 }
 
-// errOvertaken is the commit of a run that another run got ahead of.
-var errOvertaken = errors.New("another run got ahead of this one")
+// updateFigures makes the figures those of this state.
+func (r *run) updateFigures(s *state.State) {
+	r.sum.Watermark, r.sum.OpenWindows = s.Watermark, s.OpenWindows(r.cfg.TenantEvents)
+	r.collectedTo = s.CollectedTo(r.cfg.TenantEvents)
+}
 
-// commit replaces the state that was loaded as old by next, if nobody else has
-// replaced it: the one write that decides whether a run counts. It returns when
-// the new state was written, by the bucket's clock.
-//
-// After an error other than errOvertaken the write may still land.
-func (c *Collector) commit(ctx context.Context, old snapshot, next State) (time.Time, error) {
-	data, err := json.MarshalIndent(next, "", "  ")
+// recover publishes what the loaded state names as staged, if nobody has.
+// Until that is done the run must not commit: a state that no longer names an
+// unpublished object would lose it.
+func (r *run) recover(ctx context.Context, snapshot *store.Snapshot) error {
+	staging := snapshot.State.Staging
+	if staging.Staged == "" {
+		return nil
+	}
+	if staging.Elsewhere(r.store.StateBucket) {
+		return fmt.Errorf("state %s names %s as staged in bucket %q, but STATE_BUCKET is now %q: set it back for one run, or move the object to the same name in the new bucket, and in the state change \"staged_bucket\" and remove \"staged_generation\"",
+			r.store.StateURL(), staging.Staged, staging.StagedBucket, r.store.StateBucket)
+	}
+	r.looked = true
+	found, err := r.store.FindStaged(ctx, staging)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("encoding state: %w", err)
+		return err
 	}
-	data = append(data, '\n')
-	if len(data) > maxStateBytes {
-		return time.Time{}, fmt.Errorf("state %s would have %d bytes, more than the %d MiB that are read: lower OVERLAP_SECONDS", c.stateURL(), len(data), maxStateBytes>>20)
-	}
-	written, err := c.writeState(ctx, old.generation, data)
-	if err == nil {
-		return written, nil
-	}
-
-	// A write that was applied and whose answer was lost fails like any other,
-	// or fails its own precondition when the client sends it again.
-	found, generation, written, readErr := c.readState(ctx)
 	switch {
-	case readErr != nil && !errors.Is(readErr, storage.ErrObjectNotExist):
-		return time.Time{}, fmt.Errorf("writing state %s: %w; and it could not be read back: %v", c.stateURL(), storageHint(err), readErr)
-	case readErr == nil && bytes.Equal(found, data):
-		return written, nil
-	case readErr == nil && generation != old.generation:
-		// Somebody may have edited it since, or run: what it names tells.
-		snap, decodeErr := decodeState(found, time.Now())
-		switch {
-		case decodeErr != nil:
-			return time.Time{}, fmt.Errorf("writing state %s: %w; and what is there now is damaged: %v", c.stateURL(), storageHint(err), decodeErr)
-		case next.Staged != "" && next.Staged != old.Staged && snap.Staged == next.Staged,
-			next.LastBackfill != old.LastBackfill && snap.LastBackfill == next.LastBackfill:
-			return written, nil
+	case found == 0: // published
+	case !staging.Stages(found):
+		kept, err := r.store.KeepAside(ctx, staging, found)
+		if err != nil {
+			return err
 		}
-		return time.Time{}, errOvertaken
-	case readErr != nil && old.generation != 0:
-		return time.Time{}, fmt.Errorf("writing state %s: it was deleted during the run", c.stateURL())
+		if kept != "" {
+			r.log.Warn(fmt.Sprintf("The staged object was written again after its commit, and is kept as %s: if SecOps has not had its records, move it to %s", r.store.StagedURL(kept), r.store.FeedURL(staging.LastObject)),
+				"generation", found, "staged_generation", staging.StagedGeneration)
+		}
+	default:
+		// The feed reads where the settings say now.
+		final, err := r.store.Publish(ctx, staging, r.store.FeedFolder()+path.Base(staging.LastObject))
+		if err != nil {
+			return err
+		}
+		if final != "" {
+			r.log.Info("Published what an earlier run had left staged: "+r.store.FeedURL(final), "staged", r.store.StagedURL(staging.Staged))
+			staging.LastObject = final
+		}
 	}
-	return time.Time{}, fmt.Errorf("writing state %s: %w", c.stateURL(), storageHint(err))
+	snapshot.State.Staging = staging.Published()
+	return nil
 }
 
-func (c *Collector) writeState(ctx context.Context, generation int64, data []byte) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.stepTimeout())
-	defer cancel()
-	condition := storage.Conditions{GenerationMatch: generation}
-	if generation == 0 {
-		condition = storage.Conditions{DoesNotExist: true}
+// staging is what the next state names as staged.
+func (r *run) staging(o *store.Staged, snapshot *store.Snapshot) state.Staging {
+	return state.Staging{
+		LastObject:       r.store.Final(snapshot.State.LastObject, r.started),
+		Staged:           o.Name,
+		StagedGeneration: o.Generation,
+		StagedBucket:     r.store.StateBucket,
 	}
-	w := c.state.If(condition).NewWriter(ctx)
-	w.ContentType = "application/json"
-	w.ChunkSize = max(256<<10, len(data)+1) // one request
-	w.CRC32C, w.SendCRC32C = checksum(data), true
-	if _, err := w.Write(data); err != nil {
-		w.Close()
-		return time.Time{}, err
-	}
-	if err := w.Close(); err != nil {
-		return time.Time{}, err
-	}
-	return w.Attrs().Updated, nil
 }
 
-func (c *Collector) stateURL() string {
-	return "gs://" + c.cfg.StateBucket + "/" + c.cfg.StateKey
-}
-
-// statusOf is the HTTP status that a storage error carries, 0 for none.
-func statusOf(err error) int {
-	var e *googleapi.Error
-	if errors.As(err, &e) {
-		return e.Code
+// commit makes what has been read count.
+func (r *run) commit(ctx context.Context, old *store.Snapshot, next state.State) (err error) {
+	if r.committed, err = r.store.Commit(ctx, old, next); err != nil {
+		return err
 	}
-	return 0
-}
-
-func bucketMissing(err error) bool {
-	var e *googleapi.Error
-	return errors.As(err, &e) && e.Code == http.StatusNotFound &&
-		strings.Contains(e.Message+e.Body, "bucket does not exist")
-}
-
-// storageHint adds to a storage error what to do about it.
-func storageHint(err error) error {
-	switch status := statusOf(err); {
-	case bucketMissing(err):
-		return fmt.Errorf("%w (no such bucket: check GCS_BUCKET and STATE_BUCKET)", err)
-	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		return fmt.Errorf("%w (the function's service account lacks a role on the bucket, or a retention policy or hold forbids it)", err)
+	r.updateFigures(&next)
+	r.log.Info(fmt.Sprintf("Saved state: last_effective_at=%d", next.Watermark))
+	switch { // once, where both streams have new ones
+	case !old.First() && old.State.Filter != next.Filter:
+		r.warnFilterChanged(old.State.Filter, next.Filter)
+	case old.State.Tenant != nil && next.Tenant != nil && old.State.Tenant.Filter != next.Tenant.Filter:
+		r.warnFilterChanged(old.State.Tenant.Filter, next.Tenant.Filter)
 	}
-	return err
+	return nil
+}
+
+func (r *run) warnFilterChanged(from, to audit.Filter) {
+	r.log.Warn(fmt.Sprintf("The filters have changed: what they leave out, before and from now on, is not collected by itself; auditlog backfill collects it (README, Filters). They were: %s; they are: %s", from, to))
+}
+
+// discard ends a run that another one got ahead of. What it staged can never be
+// committed: the state that it would have replaced is gone.
+func (r *run) discard(ctx context.Context, o *store.Staged) {
+	r.log.Info("Another run got ahead of this one and has collected instead of it")
+	if o.Empty() {
+		return
+	}
+	if err := r.store.DeleteStaged(ctx, o.Name); err != nil {
+		r.log.Warn("A staged object is left for a later run to remove: "+err.Error(), "staged", o.Name)
+	}
+}
+
+// publish makes what has been committed part of the feed.
+func (r *run) publish(ctx context.Context, committed state.State) error {
+	if committed.Staged == "" {
+		r.log.Info("No new audit log records found.")
+		return nil
+	}
+	final, err := r.store.Publish(ctx, committed.Staging, committed.LastObject)
+	if err != nil {
+		return fmt.Errorf("%w; the records are committed, and the next run publishes them", err)
+	}
+	if final == "" {
+		final = committed.LastObject // by another instance
+	}
+	r.sum.Object = r.store.FeedURL(final)
+	r.log.Info(fmt.Sprintf("Wrote %d records to %s", r.sum.Records, r.sum.Object))
+	r.log.Info(fmt.Sprintf("Successfully processed %d records", r.sum.Records))
+	return nil
+}
+
+// reportRest says what is left to the next runs.
+func (r *run) reportRest(p *plan.Plan) {
+	if r.sum.OpenWindows == 0 {
+		return
+	}
+	advice := ""
+	if p.Failure() == nil {
+		advice = ". Where that goes on, raise MAX_RECORDS or RUN_TIMEOUT_SECONDS, or run more often"
+	}
+	r.log.Warn(fmt.Sprintf("Windows left for the next runs: %d (%v)%s", r.sum.OpenWindows, p.Stopped(), advice))
+}
+
+// sweep removes old staged objects. Where it fails it only says so. A run that
+// has had to look for a staged object and has none of its own leaves it to the
+// next one: two reads of the bucket are enough for a run without news.
+func (r *run) sweep(ctx context.Context, named string) {
+	if r.looked && named == "" {
+		return
+	}
+	n, err := r.store.Sweep(ctx, named, r.committed)
+	if n > 0 {
+		r.log.Info(fmt.Sprintf("Removed %d staged objects that earlier runs had left uncommitted", n))
+	}
+	if err != nil {
+		r.log.Warn("Old staged objects could not be removed: " + err.Error())
+	}
 }

@@ -11,11 +11,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.com/auditlog"
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/state"
 )
 
 func backfillCommand() *cobra.Command {
 	var o backfillOptions
-	var want auditlog.BackfillRange
+	var want state.Backfill
 	cmd := &cobra.Command{
 		Use:   "backfill --from TIME [--to TIME]",
 		Short: "Collect a range of the past",
@@ -83,7 +85,7 @@ type backfilled struct {
 	Left     int        `json:"open_windows"`     // of the backlog
 }
 
-func (op *operator) backfill(ctx context.Context, stdout io.Writer, want auditlog.BackfillRange, o backfillOptions) error {
+func (op *operator) backfill(ctx context.Context, stdout io.Writer, want state.Backfill, o backfillOptions) error {
 	from, to, err := op.collector.Backfill(ctx, op.log, want)
 	if err != nil {
 		op.log.Error("Backfill refused: " + err.Error())
@@ -129,11 +131,11 @@ func (b backfilled) String() string {
 	case b.Detached:
 		return span + " is in the backlog: the scheduled runs collect it"
 	case b.Left > 0:
-		return fmt.Sprintf("%s in %s; %s left: the scheduled runs collect the rest", plural(b.Records, "record"), plural(b.Runs, "run"), plural(b.Left, "window"))
+		return fmt.Sprintf("%s in %s; %s left: the scheduled runs collect the rest", audit.Count(b.Records, "record"), audit.Count(b.Runs, "run"), audit.Count(b.Left, "window"))
 	case b.Oldest == nil:
 		return fmt.Sprintf("%s is collected: the API has no record of it", span)
 	}
-	return fmt.Sprintf("%s is collected: %s in %s; the API's oldest record is of %s", span, plural(b.Records, "record"), plural(b.Runs, "run"), b.Oldest.Format(time.RFC3339))
+	return fmt.Sprintf("%s is collected: %s in %s; the API's oldest record is of %s", span, audit.Count(b.Records, "record"), audit.Count(b.Runs, "run"), b.Oldest.Format(time.RFC3339))
 }
 
 // done is the part of the range that has been read, 0 to 1, where pages come
@@ -153,6 +155,6 @@ func (c *console) backfill(so backfilled, s auditlog.Summary, elapsed time.Durat
 	if done > 0.001 {
 		remaining = time.Duration(float64(elapsed) * (1 - done) / done).Round(time.Second).String()
 	}
-	c.bar.Describe(fmt.Sprintf("%3.0f %% of the range, %s left; %s", 100*done, remaining, plural(so.Records+s.Records, "record")))
+	c.bar.Describe(fmt.Sprintf("%3.0f %% of the range, %s left; %s", 100*done, remaining, audit.Count(so.Records+s.Records, "record")))
 	c.bar.Set(so.Records + s.Records)
 }

@@ -17,6 +17,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/sim/fault"
 )
 
@@ -210,7 +211,7 @@ func (d *demo) chaosStory() error {
 	specials := d.specials()
 	for n := 0; len(deck) > 0 || len(specials) > 0 || d.faults.waiting() > 0; n++ {
 		if n == 50 {
-			return fmt.Errorf("%s found no occasion", plural(d.faults.waiting(), "fault"))
+			return fmt.Errorf("%s found no occasion", audit.Count(d.faults.waiting(), "fault"))
 		}
 		// Where nothing else fails at the same time the outcome of these is known.
 		if len(specials) > 0 {
@@ -237,7 +238,7 @@ func (d *demo) chaosStory() error {
 		return err
 	}
 	if n := len(d.Bucket.Objects(d.bucket, path.Join(path.Dir(d.stateKey), "staged")+"/")); n > 0 {
-		d.line("bucket", "holds %s of runs that died or failed, out of the feed's sight; later they are removed", plural(n, "staged object"))
+		d.line("bucket", "holds %s of runs that died or failed, out of the feed's sight; later they are removed", audit.Count(n, "staged object"))
 	}
 	d.faultTable()
 	return nil

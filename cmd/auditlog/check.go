@@ -14,6 +14,8 @@ import (
 	"golang.org/x/term"
 
 	"example.com/auditlog"
+	"example.com/auditlog/internal/checkup"
+	"example.com/auditlog/internal/config"
 )
 
 func checkCommand() *cobra.Command {
@@ -61,7 +63,7 @@ Exit status: 0 no failures, 1 failures, or interrupted, 2 wrong usage.`,
 				return errLogged
 			}
 			for _, f := range findings {
-				if f.Result == auditlog.ResultFailure {
+				if f.Result == checkup.ResultFailure {
 					return errLogged // above
 				}
 			}
@@ -73,26 +75,26 @@ Exit status: 0 no failures, 1 failures, or interrupted, 2 wrong usage.`,
 }
 
 // check checks the set-up that the environment describes.
-func check(ctx context.Context) []auditlog.Finding {
-	cfg, err := auditlog.LoadConfig(env.ToMap(os.Environ()))
+func check(ctx context.Context) []checkup.Finding {
+	cfg, err := config.Load(env.ToMap(os.Environ()))
 	if err != nil {
-		return []auditlog.Finding{
-			{Check: "settings", Result: auditlog.ResultFailure, Detail: err.Error(), Remedy: `set each that is named; "auditlog help settings" has what they mean`},
-			{Check: "rest", Result: auditlog.ResultSkipped, Detail: "needs the settings"},
+		return []checkup.Finding{
+			{Check: "settings", Result: checkup.ResultFailure, Detail: err.Error(), Remedy: `set each that is named; "auditlog help settings" has what they mean`},
+			{Check: "rest", Result: checkup.ResultSkipped, Detail: "needs the settings"},
 		}
 	}
-	collector, err := auditlog.New(ctx, cfg)
+	collector, err := auditlog.New(ctx, cfg, auditlog.Options{})
 	if err != nil {
-		return []auditlog.Finding{
-			{Check: "settings", Result: auditlog.ResultOK, Detail: "each is there and plausible"},
-			{Check: "credentials", Result: auditlog.ResultFailure, Detail: err.Error(), Remedy: `run "gcloud auth application-default login", or set GOOGLE_APPLICATION_CREDENTIALS to a key file`},
-			{Check: "rest", Result: auditlog.ResultSkipped, Detail: "needs credentials"},
+		return []checkup.Finding{
+			{Check: "settings", Result: checkup.ResultOK, Detail: "each is there and plausible"},
+			{Check: "credentials", Result: checkup.ResultFailure, Detail: err.Error(), Remedy: `run "gcloud auth application-default login", or set GOOGLE_APPLICATION_CREDENTIALS to a key file`},
+			{Check: "rest", Result: checkup.ResultSkipped, Detail: "needs credentials"},
 		}
 	}
 	return collector.Check(ctx)
 }
 
-func printJSON(w io.Writer, findings []auditlog.Finding) error {
+func printJSON(w io.Writer, findings []checkup.Finding) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	for _, f := range findings {
@@ -116,7 +118,7 @@ func onTerminal(w io.Writer) style {
 	return style{symbols: true, colours: colours()}
 }
 
-func printLines(w io.Writer, findings []auditlog.Finding, s style) error {
+func printLines(w io.Writer, findings []checkup.Finding, s style) error {
 	width := 0
 	for _, f := range findings {
 		width = max(width, len(f.Check))
@@ -132,7 +134,7 @@ func printLines(w io.Writer, findings []auditlog.Finding, s style) error {
 			}
 		}
 	}
-	_, err := fmt.Fprintln(w, auditlog.Tally(findings))
+	_, err := fmt.Fprintln(w, checkup.Tally(findings))
 	return err
 }
 
@@ -140,21 +142,21 @@ func (s style) width() int {
 	if s.symbols {
 		return 1
 	}
-	return len(auditlog.ResultWarning)
+	return len(checkup.ResultWarning)
 }
 
 // head is a line's beginning.
-func (s style) head(r auditlog.Result) string {
+func (s style) head(r checkup.Result) string {
 	if !s.symbols {
 		return fmt.Sprintf("%-*s", s.width(), r)
 	}
 	symbol, colour := "-", "2" // dim
 	switch r {
-	case auditlog.ResultOK:
+	case checkup.ResultOK:
 		symbol, colour = "✓", "32"
-	case auditlog.ResultWarning:
+	case checkup.ResultWarning:
 		symbol, colour = "!", "33"
-	case auditlog.ResultFailure:
+	case checkup.ResultFailure:
 		symbol, colour = "✗", "31"
 	}
 	if !s.colours {

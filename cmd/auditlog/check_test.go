@@ -13,7 +13,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"example.com/auditlog"
+	"example.com/auditlog/internal/checkup"
 	"example.com/auditlog/internal/sim/fault"
 )
 
@@ -83,7 +83,7 @@ var variants = []struct {
 	{regexp.MustCompile(`http://127\.0\.0\.1:\d+/|https://api\.openai\.com/`), "API/"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`), "TIME"},
 	{regexp.MustCompile(`\d+ (second|minute)s?( ago| old|,)`), "AGE$2"},
-	{regexp.MustCompile(`of \d+ bytes`), "of N bytes"},
+	{regexp.MustCompile(`of [\d,]+ bytes`), "of N bytes"},
 	{regexp.MustCompile(`probe-[a-z0-9]{26}`), "probe-RANDOM"},
 }
 
@@ -115,11 +115,11 @@ func TestCheckDocs(t *testing.T) {
 
 // TestCheckStyle shows findings on a terminal, with and without colours.
 func TestCheckStyle(t *testing.T) {
-	findings := []auditlog.Finding{
-		{Check: "api", Result: auditlog.ResultOK, Detail: "answers"},
-		{Check: "clock", Result: auditlog.ResultWarning, Detail: "is fast", Remedy: "set it"},
-		{Check: "bucket", Result: auditlog.ResultFailure, Detail: "is not there", Remedy: "create it"},
-		{Check: "feed", Result: auditlog.ResultSkipped, Detail: "may not be listed"},
+	findings := []checkup.Finding{
+		{Check: "api", Result: checkup.ResultOK, Detail: "answers"},
+		{Check: "clock", Result: checkup.ResultWarning, Detail: "is fast", Remedy: "set it"},
+		{Check: "bucket", Result: checkup.ResultFailure, Detail: "is not there", Remedy: "create it"},
+		{Check: "feed", Result: checkup.ResultSkipped, Detail: "may not be listed"},
 	}
 	for want, s := range map[string]style{
 		"✓  api     answers\n!  clock   is fast\n   -> set it\n✗  bucket  is not there\n   -> create it\n-  feed    may not be listed\n1 ok, 1 warning, 1 failure, 1 skipped\n":                                                            {symbols: true},

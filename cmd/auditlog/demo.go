@@ -25,9 +25,11 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"example.com/auditlog"
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/config"
 	"example.com/auditlog/internal/sim/auditapi"
 	"example.com/auditlog/internal/sim/world"
+	"example.com/auditlog/internal/state"
 )
 
 // The events of a Pub/Sub topic.
@@ -194,7 +196,7 @@ func setEnvironment(settings map[string]string) {
 			}
 		}
 	}
-	for _, s := range auditlog.Settings() {
+	for _, s := range config.Settings() {
 		os.Unsetenv(s.Name)
 	}
 	for name, value := range settings {
@@ -402,7 +404,7 @@ func (d *demo) show(records int) (fresh int) {
 			continue
 		}
 		lines := bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n"))
-		d.line("object", "%s, %s:", o.Name, plural(len(lines), "record"))
+		d.line("object", "%s, %s:", o.Name, audit.Count(len(lines), "record"))
 		for _, l := range lines[:min(records, len(lines))] {
 			d.line("", "%s", l)
 		}
@@ -416,14 +418,14 @@ func (d *demo) show(records int) (fresh int) {
 		d.line("staged", "%s is committed, and not yet published", s.Staged)
 	}
 	clock := func(unix int64) string { return time.Unix(unix, 0).UTC().Format("Mon 15:04:05") }
-	d.line("state", "last_effective_at %s, high %s, %s", clock(s.Watermark), clock(s.High), plural(len(s.RecentIDs), "recent id"))
+	d.line("state", "last_effective_at %s, high %s, %s", clock(s.Watermark), clock(s.High), audit.Count(len(s.RecentIDs), "recent id"))
 	for _, w := range s.Backlog {
 		d.line("", "left to read: %s back to %s", clock(cmp.Or(w.AfterAt, w.Lte)), clock(w.Gte))
 	}
 	return fresh
 }
 
-func (d *demo) state() (s auditlog.State, err error) {
+func (d *demo) state() (s state.State, err error) {
 	data, err := d.Bucket.Read(d.bucket, d.stateKey)
 	if err != nil {
 		return s, err
@@ -442,7 +444,7 @@ func (d *demo) feed(remove bool) error {
 	if remove && n > 0 {
 		then = ", and deletes what it has read"
 	}
-	d.line("feed", "reads %s%s", plural(n, "line"), then)
+	d.line("feed", "reads %s%s", audit.Count(n, "line"), then)
 	return nil
 }
 
@@ -498,12 +500,4 @@ func (d *demo) printf(format string, args ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	fmt.Fprintf(d.out, format, args...)
-}
-
-// plural is n and the noun, which takes an s.
-func plural(n int, noun string) string {
-	if n != 1 {
-		noun += "s"
-	}
-	return fmt.Sprintf("%d %s", n, noun)
 }

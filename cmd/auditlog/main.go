@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.com/auditlog"
+	"example.com/auditlog/internal/config"
 )
 
 func main() { os.Exit(run()) }
@@ -72,7 +73,7 @@ Exit status: 0 success, 1 failure, 2 wrong usage.`,
 func settingsTopic() *cobra.Command {
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	for _, s := range auditlog.Settings() {
+	for _, s := range config.Settings() {
 		value := s.Default
 		if s.Required {
 			value = "(required)"

@@ -15,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"example.com/auditlog"
+	"example.com/auditlog/internal/plan"
 	"example.com/auditlog/internal/sim/auditapi"
 	"example.com/auditlog/internal/sim/world"
 )
@@ -143,23 +144,27 @@ func TestConsole(t *testing.T) {
 	log := slog.New(c)
 	log.Info("Fetching audit logs")
 	log.Info("Page 1: Retrieved 100 events")
-	c.progress(auditlog.Summary{Records: 100, Pages: 1})
+	c.progress(figures(100, 1))
 	log.Warn("Rate limited (429). Retrying after 2s...")
-	c.progress(auditlog.Summary{Records: 200, Pages: 2})
+	c.progress(figures(200, 2))
 	log.Warn("A record is long", "id", "audit_log-1", "run", auditlog.Summary{})
 
 	want := "Fetching audit logs\nWARN: Rate limited (429). Retrying after 2s...\nWARN: A record is long id=audit_log-1\n"
 	if got := screen(out.String()); got != want {
 		t.Errorf("the terminal shows\n%s\nwant\n%s", got, want)
 	}
-	c.progress(auditlog.Summary{Records: 300, Pages: 3})
-	if got := screen(out.String()); !strings.Contains(got, "300 records, 3 pages") {
+	c.progress(figures(3000, 30))
+	if got := screen(out.String()); !strings.Contains(got, "3,000 records, 30 pages") {
 		t.Errorf("no progress is shown:\n%s", got)
 	}
 	c.clear()
 	if got := screen(out.String()); got != want {
 		t.Errorf("cleared, the terminal shows\n%s\nwant\n%s", got, want)
 	}
+}
+
+func figures(records, pages int) auditlog.Summary {
+	return auditlog.Summary{Figures: plan.Figures{Records: records, Pages: pages}}
 }
 
 // screen is what stays on a terminal, without spaces at the ends of lines.

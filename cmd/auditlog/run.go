@@ -18,6 +18,9 @@ import (
 	"golang.org/x/term"
 
 	"example.com/auditlog"
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/cloudlog"
+	"example.com/auditlog/internal/config"
 )
 
 func runCommand() *cobra.Command {
@@ -71,7 +74,7 @@ type operator struct {
 // context that the first SIGINT or SIGTERM ends. Errors go to the log, so that
 // standard error stays JSON to the last line where it began so.
 func operate(ctx context.Context, f func(context.Context, *operator) error) error {
-	o := &operator{log: auditlog.NewLogger(os.Stderr)}
+	o := &operator{log: cloudlog.New(os.Stderr)}
 	if term.IsTerminal(int(os.Stderr.Fd())) {
 		o.screen = newConsole(os.Stderr)
 		o.log = slog.New(o.screen)
@@ -84,9 +87,9 @@ func operate(ctx context.Context, f func(context.Context, *operator) error) erro
 		o.log.Warn("Interrupted: committing what has been read. A second signal ends the process at once")
 	})()
 
-	cfg, err := auditlog.LoadConfig(env.ToMap(os.Environ()))
+	cfg, err := config.Load(env.ToMap(os.Environ()))
 	if err == nil {
-		o.collector, err = auditlog.New(ctx, cfg)
+		o.collector, err = auditlog.New(ctx, cfg, auditlog.Options{})
 	}
 	if err != nil {
 		o.log.Error(err.Error())
@@ -111,11 +114,11 @@ func (o *operator) run(ctx context.Context) (auditlog.Summary, error) {
 func summary(s auditlog.Summary) string {
 	written := "no new records"
 	if s.Object != "" {
-		written = fmt.Sprintf("%s in %s", plural(s.Records, "record"), s.Object)
+		written = fmt.Sprintf("%s in %s", audit.Count(s.Records, "record"), s.Object)
 	}
 	left := "nothing left"
 	if s.OpenWindows > 0 {
-		left = plural(s.OpenWindows, "window") + " left for the next runs"
+		left = audit.Count(s.OpenWindows, "window") + " left for the next runs"
 	}
 	return fmt.Sprintf("%s; watermark %s; %s", written, time.Unix(s.Watermark, 0).UTC().Format(time.RFC3339), left)
 }
@@ -141,7 +144,7 @@ func newConsole(w io.Writer) *console {
 func (c *console) progress(s auditlog.Summary) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.bar.Describe(fmt.Sprintf("%s, %s", plural(s.Records, "record"), plural(s.Pages, "page")))
+	c.bar.Describe(fmt.Sprintf("%s, %s", audit.Count(s.Records, "record"), audit.Count(s.Pages, "page")))
 	c.bar.Set(s.Records)
 }
 

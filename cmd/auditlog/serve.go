@@ -11,7 +11,7 @@ import (
 	"github.com/caarlos0/env/v11"
 	"github.com/spf13/cobra"
 
-	"example.com/auditlog"
+	"example.com/auditlog/internal/config"
 )
 
 func serveCommand() *cobra.Command {
@@ -38,7 +38,7 @@ one ends the server.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// Better said now than at the first event.
-			if _, err := auditlog.LoadConfig(env.ToMap(os.Environ())); err != nil {
+			if _, err := config.Load(env.ToMap(os.Environ())); err != nil {
 				return err
 			}
 			port := cmp.Or(os.Getenv("PORT"), "8080")

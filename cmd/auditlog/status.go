@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,13 +15,13 @@ import (
 	"syscall"
 	"time"
 
-	"cloud.google.com/go/storage"
 	"github.com/caarlos0/env/v11"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"example.com/auditlog"
+	"example.com/auditlog/internal/config"
 	"example.com/auditlog/internal/report"
+	"example.com/auditlog/internal/store"
 )
 
 func statusCommand() *cobra.Command {
@@ -88,30 +87,22 @@ func showStatus(ctx context.Context, stdout io.Writer, o statusOptions) error {
 	if settings["OPENAI_ADMIN_KEY"] == "" {
 		settings["OPENAI_ADMIN_KEY"] = "unused" // the API is not asked
 	}
-	cfg, err := auditlog.LoadConfig(settings)
+	cfg, err := config.Load(settings)
 	if err != nil {
 		return err
 	}
-	c, err := auditlog.New(ctx, cfg)
+	client, err := store.NewClient(ctx)
 	if err != nil {
 		return err
 	}
-
-	now := time.Now().Truncate(time.Second)
-	r := &report.Report{Time: now.UTC()}
-	s, stateErr := c.Status(ctx)
-	if stateErr != nil && !s.Committed {
-		return stateErr
+	st := store.New(client, store.Options{Layout: cfg.Layout(), Step: cfg.StepTimeout()})
+	r, err := report.Read(ctx, st, time.Now().Truncate(time.Second), report.Options{
+		Days: o.days, MaxBytes: int64(o.maxBytes), TenantEvents: cfg.TenantEvents, Progress: progress,
+	})
+	if r == nil {
+		return err
 	}
-	r.State = reportState(&s, now)
-	feed, feedErr := readFeed(ctx, c, s.Prefix, now, o)
-	r.Feed = feed
-	for _, err := range []error{stateErr, feedErr} {
-		if err != nil {
-			r.Errors = append(r.Errors, strings.Join(strings.Fields(err.Error()), " ")) // one line
-		}
-	}
-	return errors.Join(showReport(stdout, r, o), stateErr, feedErr)
+	return errors.Join(showReport(stdout, r, o), err)
 }
 
 func showReport(stdout io.Writer, r *report.Report, o statusOptions) error {
@@ -157,130 +148,6 @@ func writePage(name string, write func(io.Writer) error) (err error) {
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", name, err)
 	}
-	return nil
-}
-
-func reportState(s *auditlog.Status, now time.Time) report.State {
-	r := report.State{
-		Object:       s.URL,
-		Committed:    s.Committed,
-		Note:         s.Note,
-		Organization: s.Organization,
-		Watermark:    s.Watermark,
-		LagSeconds:   s.Lag(now),
-		High:         s.High,
-		RecentIDs:    len(s.RecentIDs),
-		Filter:       filterText(&s.Stream),
-	}
-	if s.Committed {
-		r.WatermarkTime = time.Unix(s.Watermark, 0).UTC()
-		r.LastRun, _ = time.Parse(time.RFC3339, s.LastRun) // whatever else it is, it is unknown
-	}
-	covered := []report.Range{}
-	for _, c := range s.CoveredRanges() {
-		covered = append(covered, report.Range{Gte: c[0], Lte: c[1]})
-	}
-	r.SetWindows(covered, reportWindows(&s.Stream), now)
-	if t := s.Tenant; t != nil {
-		r.Tenant = &report.Tenant{
-			Watermark:     t.Watermark,
-			WatermarkTime: time.Unix(t.Watermark, 0).UTC(),
-			Filter:        filterText(t),
-			Backlog:       report.NewBacklog(reportWindows(t), now),
-			RecentIDs:     len(t.RecentIDs),
-		}
-		r.Tenant.LastRun, _ = time.Parse(time.RFC3339, t.LastRun)
-	}
-	if s.StagedNow != auditlog.StagedNone {
-		bucket := func(url string) string { return url[:len("gs://")+strings.IndexByte(url[len("gs://"):], '/')+1] }
-		staged := bucket(s.URL) + s.Staged
-		if s.StagedNow == auditlog.StagedElsewhere {
-			staged = "gs://" + s.StagedBucket + "/" + s.Staged
-		}
-		r.Staged = &report.Staged{
-			Object:      staged,
-			PublishesAs: bucket(s.Prefix) + s.LastObject,
-			Now:         string(s.StagedNow),
-			Bytes:       s.StagedSize,
-		}
-	}
-	return r
-}
-
-// filterText is "" for none.
-func filterText(s *auditlog.Stream) string {
-	if s.Filter == "" {
-		return ""
-	}
-	return s.Filter.String()
-}
-
-func reportWindows(s *auditlog.Stream) []report.Window {
-	windows := []report.Window{}
-	for i := range s.Backlog {
-		w := &s.Backlog[i]
-		windows = append(windows, report.Window{Range: report.Range{Gte: w.Gte, Lte: w.Lte}, LeftTo: w.LeftTo(), Cursor: w.After})
-	}
-	return windows
-}
-
-// readFeed lists the objects and reads the recent ones, the newest first, so
-// that the bound leaves out the oldest. What it has read before an error stands,
-// but for a listing that is not whole.
-func readFeed(ctx context.Context, c *auditlog.Collector, prefix string, now time.Time, o statusOptions) (*report.Feed, error) {
-	f := report.NewFeed(prefix, o.days, now)
-	defer progress("")
-	progress("Listing objects")
-	var recent []auditlog.Object
-	for object, err := range c.Objects(ctx) {
-		switch {
-		case err != nil:
-			return nil, err
-		case !object.Collected:
-			f.Others++
-			f.Other = cmp.Or(f.Other, object.Name)
-		case object.Created.Before(f.Since):
-			f.Older++
-		default:
-			recent = append(recent, object)
-		}
-	}
-	slices.SortFunc(recent, func(a, b auditlog.Object) int {
-		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(b.Name, a.Name))
-	})
-	left := int64(o.maxBytes)
-	var failed error
-	for i, object := range recent {
-		shown := &report.Object{Name: object.Name, Created: object.Created.UTC(), Bytes: object.Size}
-		if failed == nil && object.Size <= left {
-			progress("Reading objects: %d of %d", i+1, len(recent))
-			left -= object.Size
-			err := readObject(ctx, c, f, shown, object)
-			if errors.Is(err, storage.ErrObjectNotExist) {
-				continue // the feed has deleted it meanwhile
-			}
-			failed = err
-		} else {
-			left = 0 // else smaller ones would be read, and hours be missing in between
-		}
-		f.Objects = append(f.Objects, shown)
-	}
-	f.Finish()
-	return f, failed
-}
-
-func readObject(ctx context.Context, c *auditlog.Collector, f *report.Feed, shown *report.Object, object auditlog.Object) error {
-	for rec, err := range c.Records(ctx, object) {
-		switch {
-		case err != nil:
-			return err
-		case rec.Bad:
-			shown.Bad++
-		default:
-			f.AddRecord(shown, rec.At, rec.Type)
-		}
-	}
-	shown.Read = true
 	return nil
 }
 

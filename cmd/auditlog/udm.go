@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/udm"
 )
 
@@ -86,7 +87,7 @@ func runUDM(ctx context.Context, o udmOptions, names []string) error {
 	case v.writing != nil:
 		return v.writing
 	case v.malformed > 0:
-		return fmt.Errorf("left out %s", plural(v.malformed, "malformed line"))
+		return fmt.Errorf("left out %s", audit.Count(v.malformed, "malformed line"))
 	case v.failed:
 		return errLogged
 	}
@@ -275,7 +276,7 @@ func (r fieldReport) table(out io.Writer) {
 	if r.More {
 		fmt.Fprintf(out, "There are more than %d different fields; the others are not listed.\n", udm.MaxFields)
 	}
-	fmt.Fprintf(out, "%s read", plural(r.Records, "record"))
+	fmt.Fprintf(out, "%s read", audit.Count(r.Records, "record"))
 	if len(r.Absent) > 0 && r.Records > 0 {
 		fmt.Fprintf(out, "; absent or of no use in all of them: %s", strings.Join(r.Absent, ", "))
 	}

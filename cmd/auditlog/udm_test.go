@@ -26,7 +26,7 @@ func TestUDM(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			env.Values[fixtureKey{}] = new(fixture)
-			data, err := os.ReadFile("../../testdata/samples.ndjson")
+			data, err := os.ReadFile("../../internal/audit/testdata/samples.ndjson")
 			if err != nil {
 				return err
 			}
@@ -102,7 +102,7 @@ func TestEventBlocks(t *testing.T) {
 
 // The documentation shows the block of the samples' first record.
 func TestEventBlockDocumented(t *testing.T) {
-	samples, err := os.ReadFile("../../testdata/samples.ndjson")
+	samples, err := os.ReadFile("../../internal/audit/testdata/samples.ndjson")
 	if err != nil {
 		t.Fatal(err)
 	}

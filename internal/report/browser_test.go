@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/auditlog/internal/state"
 )
 
 // keep lets a developer look at what the browser shows.
@@ -104,9 +106,9 @@ func TestBrowser(t *testing.T) {
 	short.State.SetWindows(r.State.Covered[:1], nil, now)
 	year := sample()
 	year.Feed = yearOf(r.Feed)
-	year.State.SetWindows([]Range{{now.AddDate(-1, -2, 0).Unix(), now.Unix()}}, nil, now)
+	year.State.SetWindows([]state.Span{rng(now.AddDate(-1, -2, 0).Unix(), now.Unix())}, nil, now)
 	ages := sample()
-	ages.State.SetWindows([]Range{{now.AddDate(-6, 0, 0).Unix(), now.Unix()}}, nil, now)
+	ages.State.SetWindows([]state.Span{rng(now.AddDate(-6, 0, 0).Unix(), now.Unix())}, nil, now)
 	frames := ""
 	var wanted []string
 	for name, r := range map[string]*Report{"sample": r, "short": short, "long": long, "year": year, "ages": ages} {

@@ -10,6 +10,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/state"
 )
 
 //go:embed page.html
@@ -102,32 +105,32 @@ func newPage(r *Report) page {
 		}
 		backlog := figure{"Backlog", "none", ""}
 		if n := len(s.Backlog.Windows); n > 0 {
-			backlog = figure{"Backlog", plural(n, "window"), fmt.Sprintf("%s to read, the oldest second %s old", span(s.Backlog.SpanSeconds), span(s.Backlog.AgeSeconds))}
+			backlog = figure{"Backlog", audit.Count(n, "window"), fmt.Sprintf("%s to read, the oldest second %s old", span(s.Backlog.SpanSeconds), span(s.Backlog.AgeSeconds))}
 		}
 		staged := figure{"Staged", "nothing", ""}
 		switch {
 		case s.Staged == nil:
-		case s.Staged.Now == "published":
+		case s.Staged.Now == StagedPublished:
 			staged.Detail = path.Base(s.Staged.PublishesAs) + " is published"
-		case s.Staged.Now == "pending":
+		case s.Staged.Now == StagedPending:
 			staged = figure{"Staged", "pending", "the next run publishes " + path.Base(s.Staged.PublishesAs)}
 		default:
 			staged.Value = s.Staged.Now
-			p.Alerts = append(p.Alerts, printable(s.Staged.tells(), 2000))
+			p.Alerts = append(p.Alerts, printable(s.Staged.fate(), 2000))
 		}
-		p.Figures = append(p.Figures, run, backlog, staged, figure{"Ids kept", number(s.RecentIDs), "of records that a later read can bring again"})
+		p.Figures = append(p.Figures, run, backlog, staged, figure{"Ids kept", audit.Number(s.RecentIDs), "of records that a later read can bring again"})
 		if s.Filter != "" {
 			p.Figures = append(p.Figures, figure{"Filter", "set", printable(s.Filter, 500)})
 		}
 		if t := s.Tenant; t != nil {
-			p.Figures = append(p.Figures, figure{"Tenant events", stamp(t.WatermarkTime), fmt.Sprintf("their watermark, %d; %s; %s in the backlog", t.Watermark, t.lastRun(r.Time), plural(len(t.Backlog.Windows), "window"))})
+			p.Figures = append(p.Figures, figure{"Tenant events", stamp(t.WatermarkTime), fmt.Sprintf("their watermark, %d; %s; %s in the backlog", t.Watermark, t.lastRun(r.Time), audit.Count(len(t.Backlog.Windows), "window"))})
 		}
 	}
 	f := r.Feed
 	if f != nil {
 		p.Figures = append(p.Figures,
-			figure{"Records", number(f.Records), fmt.Sprintf("in objects of the last %s", plural(f.days(), "day"))},
-			figure{"Objects", number(len(f.Objects)), fmt.Sprintf("%s; %s older", size(f.Bytes), number(f.Older))})
+			figure{"Records", audit.Number(f.Records), fmt.Sprintf("in objects of the last %s", audit.Count(f.days(), "day"))},
+			figure{"Objects", audit.Number(len(f.Objects)), fmt.Sprintf("%s; %s older", size(f.Bytes), audit.Number(f.Older))})
 		p.Notes = f.notes()
 		p.Plots = append(p.Plots, f.events())
 	}
@@ -146,10 +149,10 @@ func (p *page) tables() {
 	if len(s.Backlog.Windows)+len(s.Gaps) > 0 {
 		t := table{Title: "Backlog and gaps", Head: []string{"what", "from", "to", "still to read", "length"}, Numbers: 1}
 		for _, w := range s.Backlog.Windows[:min(listedOnPage, len(s.Backlog.Windows))] {
-			t.Rows = append(t.Rows, []string{"window", unix(w.Gte), unix(w.Lte), w.left().String(), span(w.left().Seconds())})
+			t.Rows = append(t.Rows, []string{"window", audit.Time(w.Gte), audit.Time(w.Lte), w.left().String(), span(w.left().Seconds())})
 		}
 		for _, g := range s.Gaps[:min(listedOnPage, len(s.Gaps))] {
-			t.Rows = append(t.Rows, []string{"gap", unix(g.Gte), unix(g.Lte), "not asked for", span(g.Seconds())})
+			t.Rows = append(t.Rows, []string{"gap", audit.Time(g.Gte), audit.Time(g.Lte), "not asked for", span(g.Seconds())})
 		}
 		p.Tables = append(p.Tables, t)
 	}
@@ -161,17 +164,17 @@ func (p *page) tables() {
 	for _, o := range f.Objects[:min(listedOnPage, len(f.Objects))] {
 		row := []string{printable(o.Name, 100), stamp(o.Created), "", "", "not read", size(o.Bytes)}
 		if o.Read {
-			row[4] = number(o.Records)
+			row[4] = audit.Number(o.Records)
 		}
 		if o.Records > 0 {
-			row[2], row[3] = unix(o.Oldest), unix(o.Newest)
+			row[2], row[3] = audit.Time(o.Oldest), audit.Time(o.Newest)
 		}
 		t.Rows = append(t.Rows, row)
 	}
 	p.Tables = append(p.Tables, t)
 	t = table{Title: "Types", Head: []string{"type", "records"}, Numbers: 1}
 	for _, c := range f.Types {
-		t.Rows = append(t.Rows, []string{printable(c.Type, 100), number(c.Records)})
+		t.Rows = append(t.Rows, []string{printable(c.Type, 100), audit.Number(c.Records)})
 	}
 	if len(t.Rows) > 0 {
 		p.Tables = append(p.Tables, t)
@@ -187,10 +190,10 @@ func (f *Feed) events() plot {
 	for i, c := range shown {
 		class[c.Type] = i
 		rest -= c.Records
-		p.Legend = append(p.Legend, entry{fmt.Sprintf("t%d", i), fmt.Sprintf("%s, %s", printable(c.Type, 60), number(c.Records))})
+		p.Legend = append(p.Legend, entry{fmt.Sprintf("t%d", i), fmt.Sprintf("%s, %s", printable(c.Type, 60), audit.Number(c.Records))})
 	}
 	if rest > 0 {
-		p.Legend = append(p.Legend, entry{fmt.Sprintf("t%d", shownTypes), fmt.Sprintf("others, %s", number(rest))})
+		p.Legend = append(p.Legend, entry{fmt.Sprintf("t%d", shownTypes), fmt.Sprintf("others, %s", audit.Number(rest))})
 	}
 
 	step := 1 // hours a bar
@@ -217,7 +220,7 @@ func (f *Feed) events() plot {
 		highest = max(highest, sum)
 	}
 	axis := f.axis()
-	top := p.heights(float64(highest), func(v float64) string { return number(int(v)) })
+	top := p.heights(float64(highest), func(v float64) string { return audit.Number(int(v)) })
 	for i, bar := range bars {
 		start := f.Hours[i*step].Start
 		x, w := axis.place(start.Unix(), start.Add(time.Duration(step)*time.Hour).Unix())
@@ -233,11 +236,11 @@ func (f *Feed) events() plot {
 			h := float64(n) / top * plotHeight
 			y += h
 			p.Marks = append(p.Marks, mark{x + w*.06, plotHeight - y, w * .88, h, fmt.Sprintf("t%d", k),
-				fmt.Sprintf("%s, from %s: %s", name, stamp(start), number(n))})
+				fmt.Sprintf("%s, from %s: %s", name, stamp(start), audit.Number(n))})
 		}
 	}
 	p.X = axis.ticks()
-	p.Text = fmt.Sprintf("Records by their effective_at, UTC, %s a bar. The highest bar has %s.", span(int64(step)*3600), number(highest))
+	p.Text = fmt.Sprintf("Records by their effective_at, UTC, %s a bar. The highest bar has %s.", span(int64(step)*3600), audit.Number(highest))
 	return p
 }
 
@@ -255,7 +258,7 @@ func (s *State) coverage(now time.Time) plot {
 	end := max(now.Unix(), s.High)
 	oldest = min(oldest, end-3600)
 	axis := timeAxis{oldest - (end-oldest)/50, end}
-	add := func(row int, r Range, class, title string) {
+	add := func(row int, r state.Span, class, title string) {
 		x, w := axis.place(r.Gte, r.Lte+1)
 		p.Marks = append(p.Marks, mark{x, plotHeight/3*float64(row) + 6, max(w, narrowest), plotHeight/3 - 12, class, fmt.Sprintf("%s: %s, %s", title, r, span(r.Seconds()))})
 	}
@@ -263,12 +266,16 @@ func (s *State) coverage(now time.Time) plot {
 	if len(covered) > plotted {
 		covered = covered[:plotted]
 	}
+	var left []state.Span
+	for _, w := range s.Backlog.Windows[:min(plotted, len(s.Backlog.Windows))] {
+		left = append(left, w.left())
+	}
 	for _, c := range covered {
-		for _, done := range without(c, s.Backlog.Windows) {
+		for _, done := range c.Without(left) {
 			add(0, done, "done", "collected")
 		}
 	}
-	if newest := (Range{s.High + 1, end}); newest.Gte <= newest.Lte {
+	if newest := (state.Span{Gte: s.High + 1, Lte: end}); newest.Gte <= newest.Lte {
 		add(1, newest, "fresh", "new, for the next run")
 	}
 	for i, w := range s.Backlog.Windows {
@@ -287,37 +294,11 @@ func (s *State) coverage(now time.Time) plot {
 	p.X = axis.ticks()
 	switch len(s.Covered) {
 	case 0:
-		p.Text = fmt.Sprintf("All up to %s; since when is not known: another function, or an older version, began the state.", unix(s.High))
+		p.Text = fmt.Sprintf("All up to %s; since when is not known: another function, or an older version, began the state.", audit.Time(s.High))
 	default:
-		p.Text = fmt.Sprintf("Ranges of effective_at, UTC, since %s. %s, %s in the backlog.", unix(oldest), plural(len(s.Gaps), "gap"), plural(len(s.Backlog.Windows), "window"))
+		p.Text = fmt.Sprintf("Ranges of effective_at, UTC, since %s. %s, %s in the backlog.", audit.Time(oldest), audit.Count(len(s.Gaps), "gap"), audit.Count(len(s.Backlog.Windows), "window"))
 	}
 	return p
-}
-
-// without is r less what the windows have yet to read.
-func without(r Range, windows []Window) []Range {
-	parts := []Range{r}
-	for i, w := range windows {
-		if i == plotted {
-			break
-		}
-		left := w.left()
-		var rest []Range
-		for _, p := range parts {
-			if left.Lte < p.Gte || left.Gte > p.Lte {
-				rest = append(rest, p)
-				continue
-			}
-			if p.Lte > left.Lte {
-				rest = append(rest, Range{left.Lte + 1, p.Lte})
-			}
-			if p.Gte < left.Gte {
-				rest = append(rest, Range{p.Gte, left.Gte - 1})
-			}
-		}
-		parts = rest
-	}
-	return parts
 }
 
 // lags are how old each object's records were when it was made.

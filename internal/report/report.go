@@ -1,5 +1,8 @@
 // Package report shows how the collection stands: as text, as JSON, and as a
-// page with plots. What it shows is a pure function of a Report.
+// page with plots. Read reads a Report; what is shown is a pure function of it.
+//
+// It promises to change nothing. It knows nothing of the API, nor of how a run
+// reads.
 package report
 
 import (
@@ -10,6 +13,9 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/state"
 )
 
 // Report is how the collection stood at a time. Times of records are Unix
@@ -23,22 +29,22 @@ type Report struct {
 
 // State is what the state object says.
 type State struct {
-	Object        string    `json:"object"`    // URL
-	Committed     bool      `json:"committed"` // false: no run has yet, and the rest is empty
-	Note          string    `json:"note,omitempty"`
-	Organization  string    `json:"organization,omitempty"`
-	Watermark     int64     `json:"watermark"`
-	WatermarkTime time.Time `json:"watermark_time,omitzero"`
-	LagSeconds    int64     `json:"lag_seconds"`
-	LastRun       time.Time `json:"last_run,omitzero"`
-	High          int64     `json:"high"`
-	Covered       []Range   `json:"covered"` // newest first; none: it is not known
-	Gaps          []Range   `json:"gaps"`    // between them
-	Backlog       Backlog   `json:"backlog"`
-	Staged        *Staged   `json:"staged,omitempty"`
-	RecentIDs     int       `json:"recent_ids"`
-	Filter        string    `json:"filter,omitempty"` // of new records; "" for none
-	Tenant        *Tenant   `json:"tenant,omitempty"`
+	Object        string       `json:"object"`    // URL
+	Committed     bool         `json:"committed"` // false: no run has yet, and the rest is empty
+	Note          string       `json:"note,omitempty"`
+	Organization  string       `json:"organization,omitempty"`
+	Watermark     int64        `json:"watermark"`
+	WatermarkTime time.Time    `json:"watermark_time,omitzero"`
+	LagSeconds    int64        `json:"lag_seconds"`
+	LastRun       time.Time    `json:"last_run,omitzero"`
+	High          int64        `json:"high"`
+	Covered       []state.Span `json:"covered"` // newest first; none: it is not known
+	Gaps          []state.Span `json:"gaps"`    // between them
+	Backlog       Backlog      `json:"backlog"`
+	Staged        *Staged      `json:"staged,omitempty"`
+	RecentIDs     int          `json:"recent_ids"`
+	Filter        string       `json:"filter,omitempty"` // of new records; "" for none
+	Tenant        *Tenant      `json:"tenant,omitempty"`
 }
 
 // Tenant is what the state says of tenant-scoped records. The feed has them among
@@ -52,15 +58,6 @@ type Tenant struct {
 	RecentIDs     int       `json:"recent_ids"`
 }
 
-// Range is one of effective_at, both ends included.
-type Range struct {
-	Gte int64 `json:"gte"`
-	Lte int64 `json:"lte"`
-}
-
-// Seconds is how long it is.
-func (r Range) Seconds() int64 { return r.Lte - r.Gte + 1 }
-
 // Backlog is what is left to read.
 type Backlog struct {
 	Windows     []Window `json:"windows"`
@@ -70,26 +67,36 @@ type Backlog struct {
 
 // Window is a range that is not read to its end.
 type Window struct {
-	Range
+	state.Span
 	LeftTo int64  `json:"left_to"` // the newest second that may be unread
 	Cursor string `json:"cursor,omitempty"`
 }
 
-func (w Window) left() Range { return Range{w.Gte, w.LeftTo} }
+func (w Window) left() state.Span { return state.Span{Gte: w.Gte, Lte: w.LeftTo} }
 
 // Staged is the object that the state names as staged.
 type Staged struct {
 	Object      string `json:"object"` // URL
 	PublishesAs string `json:"publishes_as"`
-	Now         string `json:"now"` // published, pending, rewritten, elsewhere or unknown
+	Now         string `json:"now"` // one of those below
 	Bytes       int64  `json:"bytes,omitempty"`
 }
 
+// What can have become of a staged object. The state goes on naming it until the
+// next commit: that it is published is the usual case.
+const (
+	StagedPublished = "published" // it is no longer there
+	StagedPending   = "pending"   // the next run publishes it
+	StagedRewritten = "rewritten" // its name has another object; the next run looks into it
+	StagedElsewhere = "elsewhere" // in a bucket that STATE_BUCKET no longer names: runs fail
+	StagedUnknown   = "unknown"   // it could not be looked for
+)
+
 // SetWindows sets the backlog and the gaps. Windows are newest first.
-func (s *State) SetWindows(covered []Range, backlog []Window, now time.Time) {
-	s.Covered, s.Gaps, s.Backlog = covered, []Range{}, NewBacklog(backlog, now)
+func (s *State) SetWindows(covered []state.Span, backlog []Window, now time.Time) {
+	s.Covered, s.Gaps, s.Backlog = covered, []state.Span{}, NewBacklog(backlog, now)
 	for i := 1; i < len(covered); i++ {
-		s.Gaps = append(s.Gaps, Range{covered[i].Lte + 1, covered[i-1].Gte - 1})
+		s.Gaps = append(s.Gaps, state.Span{Gte: covered[i].Lte + 1, Lte: covered[i-1].Gte - 1})
 	}
 }
 
@@ -231,10 +238,6 @@ func stamp(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-func unix(t int64) string { return stamp(time.Unix(t, 0)) }
-
-func (r Range) String() string { return unix(r.Gte) + " to " + unix(r.Lte) }
-
 // span is a length of time in its two largest units.
 func span(seconds int64) string {
 	units := []struct {
@@ -271,28 +274,12 @@ func size(bytes int64) string {
 	return fmt.Sprintf("%.1f %s", n, unit)
 }
 
-// number groups the digits of n by thousands.
-func number(n int) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
-
-func plural(n int, noun string) string {
-	if n != 1 {
-		noun += "s"
-	}
-	return number(n) + " " + noun
-}
-
 // are begins a sentence about n of them.
 func are(n int, noun string) string {
 	if n == 1 {
-		return plural(n, noun) + " is"
+		return audit.Count(n, noun) + " is"
 	}
-	return plural(n, noun) + " are"
+	return audit.Count(n, noun) + " are"
 }
 
 // printable is text from outside, without what a terminal would obey, and no
@@ -334,21 +321,21 @@ func (f *Feed) notes() []string {
 func (f *Feed) summary() string {
 	older := ""
 	if f.Older > 0 {
-		older = fmt.Sprintf("; %s older", number(f.Older))
+		older = fmt.Sprintf("; %s older", audit.Number(f.Older))
 	}
-	return fmt.Sprintf("%s with %s, %s, in %s%s", plural(len(f.Objects), "object"), plural(f.Records, "record"), size(f.Bytes), plural(f.days(), "day"), older)
+	return fmt.Sprintf("%s with %s, %s, in %s%s", audit.Count(len(f.Objects), "object"), audit.Count(f.Records, "record"), size(f.Bytes), audit.Count(f.days(), "day"), older)
 }
 
-// tells what has become of the staged object.
-func (s *Staged) tells() string {
+// fate says what has become of the staged object.
+func (s *Staged) fate() string {
 	switch s.Now {
-	case "published":
+	case StagedPublished:
 		return "nothing; the last object is published as " + s.PublishesAs
-	case "pending":
+	case StagedPending:
 		return fmt.Sprintf("%s (%s): the next run publishes it as %s", s.Object, size(s.Bytes), s.PublishesAs)
-	case "rewritten":
+	case StagedRewritten:
 		return fmt.Sprintf("%s (%s) was written again after its commit: the next run says what becomes of it", s.Object, size(s.Bytes))
-	case "unknown":
+	case StagedUnknown:
 		return s.Object + ", or it is published by now: it could not be looked for"
 	}
 	return s.Object + " lies in a bucket that STATE_BUCKET no longer names: set it back for one run"

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"example.com/auditlog/internal/state"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -43,7 +45,7 @@ func sample() *Report {
 			Watermark:     at(3 * day),
 			WatermarkTime: now.Add(-3 * day),
 			LastRun:       now.Add(-34*time.Minute - 50*time.Second),
-			Backlog:       NewBacklog([]Window{{Range{at(3 * day), at(2 * day)}, at(50 * hour), "audit_log-2"}}, now),
+			Backlog:       NewBacklog([]Window{{rng(at(3*day), at(2*day)), at(50 * hour), "audit_log-2"}}, now),
 			RecentIDs:     3,
 		},
 		Staged: &Staged{
@@ -54,8 +56,8 @@ func sample() *Report {
 		},
 	}}
 	r.State.SetWindows(
-		[]Range{{at(5 * day), at(35 * time.Minute)}, {at(9 * day), at(6 * day)}},
-		[]Window{{Range{at(26 * hour), at(2 * hour)}, at(20 * hour), "audit_log-1"}, {Range{at(9 * day), at(7 * day)}, at(7 * day), ""}}, now)
+		[]state.Span{rng(at(5*day), at(35*time.Minute)), rng(at(9*day), at(6*day))},
+		[]Window{{rng(at(26*hour), at(2*hour)), at(20 * hour), "audit_log-1"}, {rng(at(9*day), at(7*day)), at(7 * day), ""}}, now)
 
 	random := rand.New(rand.NewPCG(1, 2))
 	types := []string{"login.succeeded", "api_key.created", "login.failed", "logout.succeeded", "project.created", "user.added",
@@ -90,6 +92,8 @@ func sample() *Report {
 	r.Errors = []string{"something could not be read: " + hostile}
 	return r
 }
+
+func rng(gte, lte int64) state.Span { return state.Span{Gte: gte, Lte: lte} }
 
 func golden(t *testing.T, name, got string) {
 	t.Helper()
@@ -244,7 +248,7 @@ func TestUnits(t *testing.T) {
 	for want, got := range map[string]string{
 		"0 s": span(0), "59 s": span(59), "1 min": span(60), "1 h 1 min": span(3661), "9 d": span(9 * 86400), "2 d 3 h": span(2*86400 + 3*3600 + 59),
 		"999 B": size(999), "1.0 kB": size(1000), "1.0 MB": size(999_950), "2.5 GB": size(2_500_000_000), "2000.0 TB": size(2e15),
-		"0": number(0), "999": number(999), "1,000": number(1000), "1,234,567": number(1234567),
+		"1 object is": are(1, "object"), "1,234 objects are": are(1234, "object"),
 		"a·b…": printable("a\x1bbcd", 4),
 	} {
 		if got != want {

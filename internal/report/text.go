@@ -6,6 +6,9 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/state"
 )
 
 // shownObjects is how many objects the table has.
@@ -96,12 +99,12 @@ func (p *printer) state(s *State, now time.Time) {
 	switch {
 	case s.Staged == nil:
 		p.line("Staged", "nothing")
-	case s.Staged.Now == "published":
-		p.line("Staged", "%s", printable(s.Staged.tells(), 500))
+	case s.Staged.Now == StagedPublished:
+		p.line("Staged", "%s", printable(s.Staged.fate(), 500))
 	default:
-		p.line("Staged", "%s", p.paint(yellow, printable(s.Staged.tells(), 500)))
+		p.line("Staged", "%s", p.paint(yellow, printable(s.Staged.fate(), 500)))
 	}
-	p.line("Ids kept", "%s", number(s.RecentIDs))
+	p.line("Ids kept", "%s", audit.Number(s.RecentIDs))
 	if t := s.Tenant; t != nil {
 		p.line("Tenant", "all before %s (%d) is collected", stamp(t.WatermarkTime), t.Watermark)
 		p.line("", "%s", t.lastRun(now))
@@ -134,39 +137,39 @@ func list[T any](all []T, show func(T) string) []string {
 	var lines []string
 	for i, one := range all {
 		if i == shownRanges {
-			return append(lines, fmt.Sprintf("and %s more", number(len(all)-i)))
+			return append(lines, fmt.Sprintf("and %s more", audit.Number(len(all)-i)))
 		}
 		lines = append(lines, show(one))
 	}
 	return lines
 }
 
-func rangeLine(r Range) string { return fmt.Sprintf("%s, %s", r, span(r.Seconds())) }
+func rangeLine(r state.Span) string { return fmt.Sprintf("%s, %s", r, span(r.Seconds())) }
 
 func (s *State) covered() []string {
 	if len(s.Covered) == 0 {
-		return []string{fmt.Sprintf("up to %s; since when is not known", unix(s.High))}
+		return []string{fmt.Sprintf("up to %s; since when is not known", audit.Time(s.High))}
 	}
 	return list(s.Covered, rangeLine)
 }
 
 func (s *State) gaps() []string {
-	return list(s.Gaps, func(r Range) string { return rangeLine(r) + ": neither collected nor asked for" })
+	return list(s.Gaps, func(r state.Span) string { return rangeLine(r) + ": neither collected nor asked for" })
 }
 
 func (b *Backlog) summary() string {
-	return fmt.Sprintf("%s, %s to read, the oldest second %s old", plural(len(b.Windows), "window"), span(b.SpanSeconds), span(b.AgeSeconds))
+	return fmt.Sprintf("%s, %s to read, the oldest second %s old", audit.Count(len(b.Windows), "window"), span(b.SpanSeconds), span(b.AgeSeconds))
 }
 
 func (b *Backlog) list() []string {
 	return list(b.Windows, func(w Window) string {
 		switch {
 		case w.Cursor == "":
-			return w.Range.String() + ", not begun"
+			return w.Span.String() + ", not begun"
 		case w.LeftTo == w.Lte:
-			return w.Range.String() + ", begun"
+			return w.Span.String() + ", begun"
 		}
-		return w.Range.String() + ", read down to " + unix(w.LeftTo)
+		return w.Span.String() + ", read down to " + audit.Time(w.LeftTo)
 	})
 }
 
@@ -189,7 +192,7 @@ func (p *printer) feed(f *Feed) {
 	for _, o := range shown {
 		records := "not read"
 		if o.Read {
-			records = number(o.Records)
+			records = audit.Number(o.Records)
 		}
 		name := printable(o.Name, 50)
 		p.printf("%s%s  %-20s %9s %9s\n", name, strings.Repeat(" ", width-utf8.RuneCountInString(name)), stamp(o.Created), records, size(o.Bytes))
@@ -204,7 +207,7 @@ func (p *printer) chart(f *Feed) {
 	for _, h := range f.Hours {
 		most = max(most, h.Records)
 	}
-	p.printf("\n%s\n", p.paint(bold, fmt.Sprintf("Records an hour, UTC; a full block is %s", number(most))))
+	p.printf("\n%s\n", p.paint(bold, fmt.Sprintf("Records an hour, UTC; a full block is %s", audit.Number(most))))
 	p.printf("%s\n", p.paint(dim, fmt.Sprintf("%-12s%-24s %9s", "", "0     6     12    18", "total")))
 	for hours := f.Hours; len(hours) > 0; {
 		day := hours[0].Start.Format(time.DateOnly)
@@ -221,7 +224,7 @@ func (p *printer) chart(f *Feed) {
 			hours = hours[1:]
 		}
 		cells += strings.Repeat(" ", 24-utf8.RuneCountInString(cells))
-		p.printf("%s  %s %9s\n", day, p.paint(blue, cells), number(total))
+		p.printf("%s  %s %9s\n", day, p.paint(blue, cells), audit.Number(total))
 	}
 }
 
@@ -253,16 +256,16 @@ func Plain(w io.Writer, r *Report) error {
 		row("lag_seconds", s.LagSeconds)
 		row("last_run", s.LastRun)
 		for _, c := range s.Covered {
-			row("covered", unix(c.Gte), unix(c.Lte))
+			row("covered", audit.Time(c.Gte), audit.Time(c.Lte))
 		}
 		for _, g := range s.Gaps {
-			row("gap", unix(g.Gte), unix(g.Lte))
+			row("gap", audit.Time(g.Gte), audit.Time(g.Lte))
 		}
 		row("open_windows", len(s.Backlog.Windows))
 		row("backlog_seconds", s.Backlog.SpanSeconds)
 		row("backlog_age_seconds", s.Backlog.AgeSeconds)
 		for _, w := range s.Backlog.Windows {
-			row("window", unix(w.Gte), unix(w.Lte), unix(w.LeftTo))
+			row("window", audit.Time(w.Gte), audit.Time(w.Lte), audit.Time(w.LeftTo))
 		}
 		if s.Staged == nil {
 			row("staged", "none")
@@ -280,7 +283,7 @@ func Plain(w io.Writer, r *Report) error {
 			row("tenant_backlog_seconds", t.Backlog.SpanSeconds)
 			row("tenant_backlog_age_seconds", t.Backlog.AgeSeconds)
 			for _, w := range t.Backlog.Windows {
-				row("tenant_window", unix(w.Gte), unix(w.Lte), unix(w.LeftTo))
+				row("tenant_window", audit.Time(w.Gte), audit.Time(w.Lte), audit.Time(w.LeftTo))
 			}
 			row("tenant_recent_ids", t.RecentIDs)
 		}

@@ -11,8 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"example.com/auditlog/internal/udm"
 	"example.com/auditlog/internal/sim/world"
+	"example.com/auditlog/internal/udm"
 )
 
 type line struct {

@@ -269,7 +269,7 @@ func TestEventFields(t *testing.T) {
 
 func samples(t testing.TB) []byte {
 	t.Helper()
-	data, err := os.ReadFile("../../testdata/samples.ndjson")
+	data, err := os.ReadFile("../audit/testdata/samples.ndjson")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -207,7 +207,7 @@ run "defaults" {
 
   # What is uploaded.
   assert {
-    condition     = toset([for s in data.archive_file.source.source : s.filename]) == toset(local.sources) && contains(local.sources, "function.go") && contains(local.sources, "go.sum") && !anytrue([for f in local.sources : endswith(f, "_test.go") || strcontains(f, "/")])
+    condition     = toset([for s in data.archive_file.source.source : s.filename]) == toset(local.sources) && contains(local.sources, "function.go") && contains(local.sources, "go.sum") && contains(local.sources, "internal/plan/plan.go") && !anytrue([for f in local.sources : endswith(f, "_test.go") || strcontains(f, "internal/sim") || strcontains(f, "cmd/")])
     error_message = "the archive holds ${jsonencode(local.sources)}"
   }
 

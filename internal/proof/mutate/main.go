@@ -57,7 +57,7 @@ func run(ctx context.Context, names []string) error {
 				fmt.Printf("NOT CAUGHT  %s: %v\n", m.name, errs[i])
 				return
 			}
-			fmt.Printf("caught      %s: %s, %.1f s\n", m.name, m.test, time.Since(began).Seconds())
+			fmt.Printf("caught      %s: %s in %s, %.1f s\n", m.name, m.test, m.in, time.Since(began).Seconds())
 		})
 	}
 	wg.Wait()
@@ -75,7 +75,7 @@ func run(ctx context.Context, names []string) error {
 // becomes new.
 type mutation struct {
 	name, file, old, new string
-	test                 string // that must fail, with the path of a subtest where others take longer
+	in, test             string // package and test that must fail, with the path of a subtest where others take longer
 }
 
 func (m mutation) named(names []string) bool {
@@ -117,7 +117,7 @@ func (m mutation) check(ctx context.Context, root string) error {
 
 	pattern := "^" + strings.ReplaceAll(regexp.QuoteMeta(m.test), "/", "$/^") + "$"
 	// Most of the time goes into building: the less code, optimizations and symbols, the better.
-	cmd := exec.CommandContext(ctx, "go", "test", "-overlay", list, "-vet=off", "-tags=disable_grpc_modules", "-gcflags=-N -l", "-ldflags=-s -w", "-short", "-failfast", "-count=1", "-timeout=3m", "-run", pattern, ".")
+	cmd := exec.CommandContext(ctx, "go", "test", "-overlay", list, "-vet=off", "-tags=disable_grpc_modules", "-gcflags=-N -l", "-ldflags=-s -w", "-short", "-failfast", "-count=1", "-timeout=3m", "-run", pattern, "./"+m.in)
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	switch {

@@ -1,0 +1,150 @@
+package checkup
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/openai"
+)
+
+const (
+	apiCheckTimeout = 20 * time.Second
+	skewNoted       = 5 * time.Second // below it the Date's whole seconds and the way of the answer tell nothing
+	skewTolerated   = time.Minute
+)
+
+// audit asks the API for one record, and its clock for the time. It returns the
+// key's organization, "" where the API does not say.
+func (k *checkup) audit(ctx context.Context) (organization string, answered bool) {
+	p, err := k.ask(ctx, false)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		k.skip("api", "interrupted")
+		k.skip("clock", "interrupted")
+		return "", false
+	case err != nil:
+		detail, remedy := explainAPI(err)
+		k.fail("api", remedy, "%s", detail)
+		k.skip("clock", "the API gave no good answer to read its Date from")
+		return "", false
+	}
+	whose := ""
+	if p.Organization != "" {
+		whose = fmt.Sprintf(", of organization %q", audit.Shorten(p.Organization))
+	}
+	has := "has no records"
+	if len(p.Records) > 0 {
+		has = "has records"
+	}
+	k.ok("api", "%s answers with this key%s; it %s of the last %s", k.cfg.BaseURL, whose, has, audit.Count(int(k.cfg.Lookback), "hour"))
+	k.clock(p.Date, time.Now())
+	return p.Organization, true
+}
+
+// ask asks the API for one record that a run collects.
+func (k *checkup) ask(ctx context.Context, tenant bool) (audit.Page, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiCheckTimeout)
+	defer cancel()
+	now := time.Now().Unix()
+	r := audit.Request{Gte: now - k.cfg.Lookback*3600, Lte: now, Limit: 1, Tenant: tenant, Filter: k.cfg.Filter}
+	return k.api.Page(ctx, r, new(bytes.Buffer), func(error, time.Duration) {})
+}
+
+// tenant asks the API for one tenant-scoped record, where those are collected.
+func (k *checkup) tenant(ctx context.Context, answered bool) {
+	const check = "tenant"
+	if !k.cfg.TenantEvents {
+		return
+	}
+	if !answered {
+		k.skip(check, "needs the API: see api")
+		return
+	}
+	_, err := k.ask(ctx, true)
+	var f *audit.Failure
+	switch {
+	case err != nil && ctx.Err() != nil:
+		k.skip(check, "interrupted")
+	case errors.As(err, &f) && f.Kind == audit.Refused:
+		detail, _ := explainAPI(err)
+		k.warn(check, audit.NoTenantRemedy, "there are no tenant-scoped events for this key: %s", detail)
+	case err != nil:
+		detail, remedy := explainAPI(err)
+		k.fail(check, remedy, "asking for tenant-scoped events: %s", detail)
+	default:
+		k.ok(check, "the API brings tenant-scoped events")
+	}
+}
+
+// explainAPI says what is wrong with the API's answer, and what to do.
+func explainAPI(err error) (detail, remedy string) {
+	detail = strings.Replace(err.Error(), "this run's deadline", fmt.Sprintf("the %s that this check takes", apiCheckTimeout), 1)
+	var answer *openai.Error
+	var reach *openai.Unreachable
+	var dns *net.DNSError
+	var certificate *x509.UnknownAuthorityError
+	switch {
+	case errors.As(err, &answer):
+		detail = strings.Replace(detail, " ("+answer.Hint+")", "", 1)
+		switch {
+		case answer.Hint != "":
+			remedy = answer.Hint
+		case answer.Status == http.StatusTooManyRequests:
+			remedy = "try again later; runs obey the wait. Where it stays so, look at the organization's limits and at what else uses its Admin keys"
+		case answer.Status >= 500:
+			remedy = "try again later, and look at status.openai.com; runs go on by themselves once it answers"
+		default:
+			remedy = "read what the API says; check OPENAI_BASE_URL, and a proxy on the way"
+		}
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Sprintf("the audit log API gave no answer within %s", apiCheckTimeout), "check OPENAI_BASE_URL, and whether a firewall or proxy keeps this host from it"
+	case errors.As(err, &dns):
+		remedy = "check the host's name in OPENAI_BASE_URL, and the name resolution of this host"
+	case errors.As(err, &certificate):
+		remedy = "a proxy on the way signs with a certificate that this host does not trust: add its authority, or go around it"
+	case errors.As(err, &reach):
+		remedy = "check host and port in OPENAI_BASE_URL, and whether a firewall or proxy keeps this host from it"
+	case errors.Is(err, audit.ErrCutBody):
+		remedy = "try again; where it stays so, a proxy on the way cuts answers off"
+	default: // 200 with something else
+		remedy = "check OPENAI_BASE_URL: what answers there is not the audit log API"
+	}
+	return detail, remedy
+}
+
+// clock compares this host's clock with the API's.
+func (k *checkup) clock(date, now time.Time) {
+	if date.IsZero() {
+		k.skip("clock", "the API's answer has no Date to compare with")
+		return
+	}
+	const remedy = "set this host's clock, by NTP for example"
+	skew := now.Sub(date)
+	side := "ahead of"
+	if skew < 0 {
+		skew, side = -skew, "behind"
+	}
+	text := fmt.Sprintf("this host's clock is %s %s the API's", roughly(skew), side)
+	switch {
+	case side == "behind" && skew > 24*time.Hour:
+		k.fail("clock", remedy, "%s: runs refuse a state that lies a day ahead", text)
+	case side != "behind" && skew >= time.Duration(k.cfg.Lookback)*time.Hour:
+		k.fail("clock", remedy, "%s: a first run would begin after the newest record, and is refused", text)
+	case side == "behind" && skew > skewTolerated:
+		k.warn("clock", remedy, "%s: records come that much later", text)
+	case skew > skewTolerated:
+		k.warn("clock", remedy, "%s: runs take care of that, but the times in logs and names are wrong", text)
+	case skew > skewNoted:
+		k.ok("clock", "%s", text)
+	default:
+		k.ok("clock", "this host's clock agrees with the API's")
+	}
+}

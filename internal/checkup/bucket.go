@@ -1,0 +1,333 @@
+package checkup
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/storage"
+	"google.golang.org/api/googleapi"
+
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/store"
+)
+
+// Roles, as the console and gcloud name them.
+const (
+	roleUser    = "Storage Object User (roles/storage.objectUser)"
+	roleCreator = "Storage Object Creator (roles/storage.objectCreator)"
+	roleViewer  = "Storage Object Viewer (roles/storage.objectViewer)"
+	roleBucket  = "Storage Legacy Bucket Reader (roles/storage.legacyBucketReader)"
+
+	byHand = `the function does without; to have it looked at, run "auditlog check" with an account that has it`
+)
+
+// need is what a step must be allowed: a permission, a role that has it, and
+// where to grant that.
+type need struct {
+	bucket, folder   string // folder: "" for the bucket as a whole
+	permission, role string
+}
+
+func (n need) grant() string {
+	where := "the bucket gs://" + n.bucket
+	if n.folder != "" {
+		where = fmt.Sprintf("the managed folder gs://%s/%s, or on the bucket,", n.bucket, n.folder)
+	}
+	return fmt.Sprintf("grant %s on %s to the account that runs this", n.role, where)
+}
+
+// forState is a need at the state, or at what is beside it.
+func (k *checkup) forState(permission string) need {
+	n := need{bucket: k.cfg.StateBucket, permission: permission, role: roleUser}
+	if dir := path.Dir(k.cfg.StateKey); dir != "." {
+		n.folder = dir + "/"
+	}
+	return n
+}
+
+// forStaged is a need at staged objects: beside the state, unless that lies in
+// the feed's folder.
+func (k *checkup) forStaged(permission string) need {
+	n := k.forState(permission)
+	if !strings.HasPrefix(k.store.StagedFolder(), n.folder) {
+		n.folder = k.store.StagedFolder()
+	}
+	return n
+}
+
+func (k *checkup) forFeed(permission, role string) need {
+	return need{k.cfg.Bucket, k.store.FeedFolder(), permission, role}
+}
+
+// reachable reports whether a check of the bucket makes sense; where it does
+// not, it says why.
+func (k *checkup) reachable(ctx context.Context, bucket, check string) bool {
+	if ctx.Err() != nil {
+		k.skip(check, "interrupted")
+		return false
+	}
+	if by := k.down[bucket]; by != "" {
+		k.skip(check, "bucket %q cannot be worked with: see %s", bucket, by)
+		return false
+	}
+	return true
+}
+
+// step bounds one step of a check of the bucket; ok is false where the check makes
+// no sense, for which it says why.
+func (k *checkup) step(ctx context.Context, bucket, check string) (step context.Context, cancel context.CancelFunc, ok bool) {
+	if !k.reachable(ctx, bucket, check) {
+		return nil, nil, false
+	}
+	step, cancel = context.WithTimeout(ctx, k.store.Step)
+	return step, cancel, true
+}
+
+// refused adds the finding of a step of storage that has failed.
+func (k *checkup) refused(ctx context.Context, check, what string, err error, n need) {
+	if ctx.Err() != nil {
+		k.skip(check, "interrupted")
+		return
+	}
+	detail, remedy := k.explainStorage(err, n)
+	k.fail(check, remedy, "%s: %s", what, detail)
+	if unusable(err) {
+		k.down[n.bucket] = check
+	}
+}
+
+func (k *checkup) explainStorage(err error, n need) (detail, remedy string) {
+	detail = k.show(storageText(err))
+	setting := "GCS_BUCKET"
+	if n.bucket != k.cfg.Bucket {
+		setting = "STATE_BUCKET"
+	}
+	switch status := store.StatusOf(err); {
+	case store.BucketMissing(err):
+		return fmt.Sprintf("there is no bucket %q", n.bucket), fmt.Sprintf("set %s to a bucket that exists, or create this one", setting)
+	case status == http.StatusForbidden && retained(err):
+		remedy = k.unretain()
+	case status == http.StatusForbidden:
+		detail = fmt.Sprintf("%s is not allowed: %s", n.permission, detail)
+		remedy = n.grant()
+	case status == http.StatusUnauthorized, badCredentials(err):
+		remedy = `mend the credentials: "gcloud auth application-default login", or a service account for the function`
+	case errors.Is(err, context.DeadlineExceeded):
+		detail = fmt.Sprintf("no good answer within %s: %s", k.store.Step, detail)
+		remedy = "try again; where it stays so, check whether a firewall or proxy keeps this host from Cloud Storage, and STORAGE_EMULATOR_HOST if set"
+	case status == http.StatusNotImplemented, status == http.StatusMethodNotAllowed, status == http.StatusNotFound:
+		remedy = "talk to Cloud Storage itself: a proxy or emulator on the way does not know this request"
+	default:
+		remedy = "try again; where it stays so, read what Cloud Storage says, and check the network"
+	}
+	return detail, remedy
+}
+
+// storageText is what Cloud Storage says itself, without what the client adds.
+func storageText(err error) string {
+	var e *googleapi.Error
+	if !errors.As(err, &e) {
+		return err.Error()
+	}
+	var body struct{ Error struct{ Message string } }
+	_ = json.Unmarshal([]byte(e.Body), &body) // of a read, the message is in there
+	return fmt.Sprintf("%d %s", e.Code, cmp.Or(e.Message, body.Error.Message, e.Body, http.StatusText(e.Code)))
+}
+
+// retained reports whether a policy forbids what err is about, not a role.
+func retained(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "retention") || strings.Contains(text, "under active")
+}
+
+func badCredentials(err error) bool {
+	text := err.Error()
+	return store.StatusOf(err) == 0 && strings.Contains(text, "token") && (strings.Contains(text, "auth") || strings.Contains(text, "metadata"))
+}
+
+// unusable reports whether err says something about the bucket as a whole, so
+// that what comes next would fail in the same way.
+func unusable(err error) bool {
+	var dns *net.DNSError
+	var op *net.OpError
+	return store.BucketMissing(err) || store.StatusOf(err) == http.StatusUnauthorized || badCredentials(err) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial"
+}
+
+// unretain is what to do where the state's bucket keeps what it has.
+func (k *checkup) unretain() string {
+	if k.cfg.StateBucket == k.cfg.Bucket {
+		return "set STATE_BUCKET to a bucket without one and copy the state object there, or remove it"
+	}
+	return "remove it, or set STATE_BUCKET to a bucket without one and copy the state object there"
+}
+
+// bucketSettings looks at the buckets' own settings. What the state's bucket keeps, the
+// collector could not replace: then there must be no probe either, since it
+// could not be removed.
+func (k *checkup) bucketSettings(ctx context.Context) {
+	attrs := k.bucket(ctx, "bucket", k.cfg.StateBucket, k.store.States)
+	if k.cfg.Bucket != k.cfg.StateBucket {
+		k.bucket(ctx, "feed_bucket", k.cfg.Bucket, k.store.Feed)
+	}
+	k.retention(ctx, attrs)
+	k.lifecycle(ctx, attrs)
+}
+
+// bucket returns the bucket's settings, nil where they cannot be had.
+func (k *checkup) bucket(ctx context.Context, check, name string, b *storage.BucketHandle) *storage.BucketAttrs {
+	step, cancel, ok := k.step(ctx, name, check)
+	if !ok {
+		return nil
+	}
+	defer cancel()
+	attrs, err := b.Attrs(step)
+	switch {
+	case store.StatusOf(err) == http.StatusForbidden && !store.BucketMissing(err):
+		k.skip(check, "this account may not look at the settings of gs://%s: storage.buckets.get comes for example with %s; %s", name, roleBucket, byHand)
+		return nil
+	case err != nil:
+		k.refused(ctx, check, "reading the settings of gs://"+name, err, need{bucket: name, permission: "storage.buckets.get", role: roleBucket})
+		return nil
+	}
+	note := "uniform access"
+	if !attrs.UniformBucketLevelAccess.Enabled {
+		note = "note: uniform bucket-level access is off, so that roles cannot be granted on folders, and objects have lists of their own"
+	}
+	k.ok(check, "gs://%s exists; %s", name, note)
+	return attrs
+}
+
+// retention looks for what would keep the state from being replaced.
+func (k *checkup) retention(ctx context.Context, attrs *storage.BucketAttrs) {
+	const check = "retention"
+	if !k.reachable(ctx, k.cfg.StateBucket, check) {
+		return
+	}
+	var kept []string
+	if attrs != nil {
+		if p := attrs.RetentionPolicy; p != nil && p.RetentionPeriod > 0 {
+			locked := ""
+			if p.IsLocked {
+				locked = ", which is locked"
+			}
+			kept = append(kept, fmt.Sprintf("gs://%s has a retention policy of %s%s", attrs.Name, roughly(p.RetentionPeriod), locked))
+		}
+		if attrs.DefaultEventBasedHold {
+			kept = append(kept, fmt.Sprintf("gs://%s puts an event-based hold on new objects", attrs.Name))
+		}
+	}
+	step, cancel := context.WithTimeout(ctx, k.store.Step)
+	defer cancel()
+	object, err := k.store.States.Object(k.cfg.StateKey).Attrs(step)
+	if err == nil {
+		if held := heldBy(object); held != "" {
+			kept = append(kept, "the state object is under "+held)
+		}
+	}
+	switch {
+	case len(kept) > 0:
+		k.fail(check, k.unretain(), "%s: the state could not be replaced, nor staged objects moved", strings.Join(kept, "; "))
+		k.down[k.cfg.StateBucket+"/probe"] = check
+	case attrs != nil && err == nil:
+		k.ok(check, "neither a retention policy nor a hold on gs://%s and the state", attrs.Name)
+	case attrs != nil:
+		k.ok(check, "neither a retention policy nor a hold on gs://%s", attrs.Name)
+	case err == nil:
+		k.ok(check, "neither a retention nor a hold on the state object; the bucket's own settings may not be looked at")
+	default:
+		k.skip(check, "neither the bucket's settings nor a state object to look at; the probe tells")
+	}
+}
+
+// heldBy says what keeps an object from being replaced, "" for nothing.
+func heldBy(o *storage.ObjectAttrs) string {
+	switch now := time.Now(); {
+	case o.TemporaryHold:
+		return "a temporary hold"
+	case o.EventBasedHold:
+		return "an event-based hold"
+	case o.Retention != nil && o.Retention.RetainUntil.After(now):
+		return "a retention of its own until " + o.Retention.RetainUntil.UTC().Format(time.RFC3339)
+	case o.RetentionExpirationTime.After(now):
+		return "a retention policy until " + o.RetentionExpirationTime.UTC().Format(time.RFC3339)
+	}
+	return ""
+}
+
+// lifecycle looks for rules that delete the state or staged objects.
+func (k *checkup) lifecycle(ctx context.Context, attrs *storage.BucketAttrs) {
+	const check = "lifecycle"
+	if !k.reachable(ctx, k.cfg.StateBucket, check) {
+		return
+	}
+	if attrs == nil {
+		k.skip(check, "the settings of gs://%s may not be looked at", k.cfg.StateBucket)
+		return
+	}
+	var found []string
+	worst := ResultOK
+	for _, rule := range attrs.Lifecycle.Rules {
+		what := k.hits(rule, attrs)
+		if what == "" {
+			continue
+		}
+		age := time.Duration(rule.Condition.AgeInDays) * 24 * time.Hour
+		found = append(found, fmt.Sprintf("a rule deletes %s at an age of %s", what, audit.Count(int(rule.Condition.AgeInDays), "day")))
+		if age < 48*time.Hour {
+			worst = ResultFailure
+		} else if worst == ResultOK {
+			worst = ResultWarning
+		}
+	}
+	if worst == ResultOK {
+		k.ok(check, "no rule of gs://%s deletes the state or staged objects", attrs.Name)
+		return
+	}
+	k.add(check, worst, fmt.Sprintf("%s: where runs stop for that long, what is collected or staged is forgotten or lost", strings.Join(found, "; ")),
+		fmt.Sprintf("limit the rule to %s (matchesPrefix), or to noncurrent versions", k.store.FeedURL(k.cfg.Prefix+"/")))
+}
+
+// hits says which of the collector's own objects a rule may delete while they
+// are live, "" for none. Runs replace the state and never set a custom time.
+func (k *checkup) hits(rule storage.LifecycleRule, attrs *storage.BucketAttrs) string {
+	c := rule.Condition
+	class := len(c.MatchesStorageClasses) == 0 || slices.Contains(c.MatchesStorageClasses, attrs.StorageClass) || attrs.Autoclass != nil
+	for _, r := range attrs.Lifecycle.Rules { // another one may have given the object that class
+		class = class || r.Action.Type == storage.SetStorageClassAction && slices.Contains(c.MatchesStorageClasses, r.Action.StorageClass)
+	}
+	switch {
+	case rule.Action.Type != storage.DeleteAction, !class,
+		c.Liveness == storage.Archived, c.NumNewerVersions > 0, c.DaysSinceNoncurrentTime > 0, !c.NoncurrentTimeBefore.IsZero(),
+		!c.CustomTimeBefore.IsZero(), c.DaysSinceCustomTime > 0,
+		!c.CreatedBefore.IsZero() && c.CreatedBefore.Before(time.Now()):
+		return ""
+	}
+	matches := func(of func(given string) bool, list []string) bool {
+		return len(list) == 0 || slices.ContainsFunc(list, of)
+	}
+	const ends = ".ndjson"
+	dir := k.store.StagedFolder()
+	state := matches(func(p string) bool { return strings.HasPrefix(k.cfg.StateKey, p) }, c.MatchesPrefix) &&
+		matches(func(s string) bool { return strings.HasSuffix(k.cfg.StateKey, s) }, c.MatchesSuffix)
+	staged := matches(func(p string) bool { return strings.HasPrefix(dir, p) || strings.HasPrefix(p, dir) }, c.MatchesPrefix) &&
+		matches(func(s string) bool { return strings.HasSuffix(ends, s) || strings.HasSuffix(s, ends) }, c.MatchesSuffix)
+	switch {
+	case state && staged:
+		return "the state and staged objects"
+	case state:
+		return "the state"
+	case staged:
+		return "staged objects"
+	}
+	return ""
+}

@@ -1,0 +1,157 @@
+// Package checkup looks whether everything that runs need is there: settings, the
+// API and its key, the clock, the buckets and their roles, the state, the feed's
+// folder. Each fault comes with its remedy.
+//
+// It promises to change neither the state nor anything that the feed sees. It
+// knows nothing of how a run reads.
+package checkup
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/config"
+	"example.com/auditlog/internal/openai"
+	"example.com/auditlog/internal/store"
+)
+
+// Result is what a check has come to.
+type Result string
+
+const (
+	ResultOK      Result = "ok"
+	ResultWarning Result = "warning" // runs go on, but somebody should look
+	ResultFailure Result = "failure" // runs fail, or would
+	ResultSkipped Result = "skipped" // not looked at; no fault
+)
+
+// Finding is what one check has found.
+type Finding struct {
+	Check  string `json:"check"`
+	Result Result `json:"result"`
+	Detail string `json:"detail"`           // one line
+	Remedy string `json:"remedy,omitempty"` // what to do about a warning or a failure
+}
+
+// Check checks settings, key, buckets, roles and state. What it writes is a probe
+// object beside the staged ones, which it removes again. A check that fails keeps
+// no other from being made, unless it makes that meaningless.
+func Check(ctx context.Context, cfg config.Config, api *openai.Client, st *store.Store) []Finding {
+	k := &checkup{cfg: cfg, api: api, store: st, down: map[string]string{}}
+	k.settings()
+	organization, answered := k.audit(ctx)
+	k.tenant(ctx, answered)
+	k.bucketSettings(ctx)
+	k.probe(ctx)
+	snapshot := k.state(ctx, organization)
+	k.feed(ctx, snapshot)
+	return k.findings
+}
+
+// Log writes one entry for each finding, and a last one with their
+// numbers.
+func Log(log *slog.Logger, findings []Finding) {
+	count := map[Result]int{}
+	for _, f := range findings {
+		count[f.Result]++
+		level := slog.LevelInfo
+		switch f.Result {
+		case ResultWarning:
+			level = slog.LevelWarn
+		case ResultFailure:
+			level = slog.LevelError
+		}
+		attrs := []any{"check", f.Check, "result", string(f.Result)}
+		if f.Remedy != "" {
+			attrs = append(attrs, "remedy", f.Remedy)
+		}
+		log.Log(context.Background(), level, "Check "+f.Check+": "+f.Detail, attrs...)
+	}
+	log.Info(fmt.Sprintf("Check ended: %s", Tally(findings)),
+		"ok", count[ResultOK], "warnings", count[ResultWarning], "failures", count[ResultFailure], "skipped", count[ResultSkipped])
+}
+
+// Tally sums findings up in a few words.
+func Tally(findings []Finding) string {
+	count := map[Result]int{}
+	for _, f := range findings {
+		count[f.Result]++
+	}
+	text := fmt.Sprintf("%d ok", count[ResultOK])
+	for _, r := range []Result{ResultWarning, ResultFailure} {
+		if n := count[r]; n > 0 {
+			text += ", " + audit.Count(n, string(r))
+		}
+	}
+	if n := count[ResultSkipped]; n > 0 {
+		text += fmt.Sprintf(", %d skipped", n)
+	}
+	return text
+}
+
+// checkup is one call of Check.
+type checkup struct {
+	cfg      config.Config
+	api      *openai.Client
+	store    *store.Store
+	findings []Finding
+	down     map[string]string // buckets that cannot be worked with, and the check that found so
+	lax      bool              // the bucket is known to ignore preconditions
+}
+
+var oneLine = strings.NewReplacer("\r\n", "; ", "\n", "; ", "\r", "; ")
+
+// show makes text from outside fit for a finding.
+func (k *checkup) show(s string) string { return audit.Shorten(k.cfg.AdminKey.Hide(s)) }
+
+func (k *checkup) add(check string, result Result, detail, remedy string) {
+	clean := func(s string) string { return oneLine.Replace(k.cfg.AdminKey.Hide(s)) }
+	k.findings = append(k.findings, Finding{check, result, clean(detail), clean(remedy)})
+}
+
+func (k *checkup) ok(check, format string, args ...any) {
+	k.add(check, ResultOK, fmt.Sprintf(format, args...), "")
+}
+
+func (k *checkup) skip(check, format string, args ...any) {
+	k.add(check, ResultSkipped, fmt.Sprintf(format, args...), "")
+}
+
+func (k *checkup) warn(check, remedy, format string, args ...any) {
+	k.add(check, ResultWarning, fmt.Sprintf(format, args...), remedy)
+}
+
+func (k *checkup) fail(check, remedy, format string, args ...any) {
+	k.add(check, ResultFailure, fmt.Sprintf(format, args...), remedy)
+}
+
+// settings says what the settings come to; they have been found good.
+func (k *checkup) settings() {
+	if k.store.StateInFeed() {
+		k.warn("settings", "set STATE_KEY to a name outside, for example state/"+k.cfg.StateKey+", and move the object there if there is one",
+			"STATE_KEY %q lies under GCS_PREFIX %q, where the feed ingests it and may delete it", k.cfg.StateKey, k.cfg.Prefix)
+		return
+	}
+	left := ""
+	if k.cfg.Filter != "" {
+		left = ", of records that pass " + k.cfg.Filter.String() + " alone"
+	}
+	k.ok("settings", "records to %s, state in %s%s", k.store.FeedURL(k.cfg.Prefix+"/"), k.store.StateURL(), left)
+}
+
+// roughly is a duration for people.
+func roughly(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return audit.Count(int(d.Hours()/24), "day")
+	case d >= 2*time.Hour:
+		return audit.Count(int(d.Hours()), "hour")
+	case d >= 2*time.Minute:
+		return audit.Count(int(d.Minutes()), "minute")
+	}
+	return audit.Count(int(d.Seconds()), "second")
+}

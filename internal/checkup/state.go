@@ -1,0 +1,305 @@
+package checkup
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/storage"
+
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/store"
+)
+
+// A schedule is hourly, and a feed looks every 15 minutes.
+const (
+	stateStale  = 3 * time.Hour
+	stagedStale = time.Hour
+	feedStale   = 2 * time.Hour
+	feedListed  = 10000 // names read at most
+)
+
+const sameKey = "set the Admin key of the state's organization, or give each organization a STATE_KEY and GCS_PREFIX of its own; if it was renamed, remove \"organization\" from the state object"
+
+// state looks at the state: where runs are, and whether they come. It returns nil
+// where the state cannot be read.
+func (k *checkup) state(ctx context.Context, organization string) *store.Snapshot {
+	snap, ok := k.loadState(ctx)
+	switch {
+	case !ok:
+		k.skip("organization", "needs the state: see state")
+		k.skip("staged", "needs the state: see state")
+		return nil
+	case snap.First():
+		k.ok("state", "%s is not there: the next run is the first, and reaches back %s", k.store.StateURL(), audit.Count(int(k.cfg.Lookback), "hour"))
+		k.skip("organization", "the first run decides")
+		k.ok("staged", "no run has staged anything")
+		return snap
+	}
+	k.judgeState(snap)
+	switch own := snap.State.Organization; {
+	case organization == "":
+		k.skip("organization", "the API did not say whose key it is")
+	case own == "":
+		k.ok("organization", "the state does not name one yet; the next run makes it %q", audit.Shorten(organization))
+	case own != organization:
+		k.fail("organization", sameKey, "OPENAI_ADMIN_KEY belongs to organization %q, the state to %q: runs refuse that", audit.Shorten(organization), audit.Shorten(own))
+	default:
+		k.ok("organization", "key and state belong to the same organization")
+	}
+	k.unpublished(ctx, snap)
+	return snap
+}
+
+// loadState returns the state, and false where it cannot be had.
+func (k *checkup) loadState(ctx context.Context) (*store.Snapshot, bool) {
+	const check = "state"
+	if !k.reachable(ctx, k.cfg.StateBucket, check) {
+		return nil, false
+	}
+	snap, err := k.store.Load(ctx)
+	switch {
+	case errors.As(err, new(*store.Damaged)):
+		k.fail(check, "restore an older version of the object, or mend last_effective_at in it (Unix seconds); deleting it makes a first run",
+			"state %s is damaged, and runs refuse it: %s", k.store.StateURL(), k.show(err.Error()))
+	case err != nil:
+		k.refused(ctx, check, "reading state "+k.store.StateURL(), err, k.forState("storage.objects.get"))
+	}
+	return snap, err == nil
+}
+
+// age is how long ago the run that committed the state began, or where that is not
+// known, when it was written.
+func age(s *store.Snapshot) time.Duration {
+	t, err := time.Parse(time.RFC3339, s.State.LastRun)
+	if err != nil {
+		t = s.Written
+	}
+	return time.Since(t)
+}
+
+func (k *checkup) judgeState(snap *store.Snapshot) {
+	s, age := &snap.State, age(snap)
+	text := fmt.Sprintf("all before %s is collected, by a run %s ago", audit.Time(s.Watermark), roughly(max(0, age)))
+	n, high := len(s.Backlog), s.High
+	if t := s.Tenant; t != nil && k.cfg.TenantEvents {
+		text += fmt.Sprintf(", of tenant-scoped records all before %s", audit.Time(t.Watermark))
+		n, high = n+len(t.Backlog), max(high, t.High)
+	}
+	if n > 0 {
+		text += fmt.Sprintf("; windows left for the next runs: %d", n)
+	}
+	if snap.Note != "" {
+		text += "; " + snap.Note
+	}
+	switch ahead := time.Until(time.Unix(high, 0)); {
+	case age > stateStale:
+		k.warn("state", "see whether the job in Cloud Scheduler is paused or fails, whether the topic has its trigger, and what the function's log says under \"Run failed\"",
+			"%s: no run has committed since", text)
+	case ahead > skewTolerated:
+		k.warn("state", "compare this host's clock, and that of the runs, with the API's; where \"high\" or last_effective_at was set by hand, set it back",
+			"%s; its \"high\" is %s ahead of now: until then, new records are looked for from there on", text, roughly(ahead))
+	default:
+		k.ok("state", "%s", text)
+	}
+}
+
+// unpublished looks for records that are committed and not part of the feed.
+func (k *checkup) unpublished(ctx context.Context, snap *store.Snapshot) {
+	const check = "staged"
+	s := snap.State.Staging
+	if s.Staged == "" {
+		k.ok(check, "nothing is left to publish")
+		return
+	}
+	if s.Elsewhere(k.cfg.StateBucket) {
+		k.fail(check, fmt.Sprintf("set STATE_BUCKET back to %q for one run, or move the object to the same name in the new bucket, and in the state change \"staged_bucket\" and remove \"staged_generation\"", s.StagedBucket),
+			"the state names %s as staged in bucket %q, but STATE_BUCKET is now %q: runs refuse that", s.Staged, s.StagedBucket, k.cfg.StateBucket)
+		return
+	}
+	if !k.reachable(ctx, k.cfg.StateBucket, check) {
+		return
+	}
+	found, err := k.store.FindStaged(ctx, s)
+	switch {
+	case err != nil:
+		k.refused(ctx, check, "looking for what is staged", err, k.forStaged("storage.objects.get"))
+	case found == 0:
+		k.ok(check, "nothing is left to publish")
+	case !s.Stages(found):
+		k.warn(check, "see what the next run's log says of it", "%s was written again after its commit: it may hold records that were not published", k.store.StagedURL(s.Staged))
+	case age(snap) > stagedStale:
+		k.warn(check, "see what the function's log says under \"publishing\"; once that is mended, the next run publishes them",
+			"records of a run %s ago are committed but not published: %s", roughly(age(snap)), k.store.StagedURL(s.Staged))
+	default:
+		k.ok(check, "the last run's records are about to be published, or the next run publishes them: %s", k.store.StagedURL(s.Staged))
+	}
+}
+
+// feed looks at the feed's folder. It writes nothing there.
+func (k *checkup) feed(ctx context.Context, state *store.Snapshot) {
+	k.feedCreate(ctx)
+	if k.cfg.StateBucket != k.cfg.Bucket {
+		k.feedRead(ctx)
+	}
+	k.feedObjects(ctx, state)
+}
+
+// feedCreate asks for an upload without content that replaces a generation
+// which the object, not being there, does not have. What is not allowed is
+// refused for that; what is, for the condition. Nothing is written either way.
+func (k *checkup) feedCreate(ctx context.Context) {
+	const check = "feed_create"
+	if !k.reachable(ctx, k.cfg.Bucket, check) {
+		return
+	}
+	if k.lax {
+		k.skip(check, "where conditions are ignored, trying would write an object that the feed sees: see probe_condition")
+		return
+	}
+	name := k.cfg.Prefix + "/probe-" + strings.ToLower(rand.Text())
+	_, err := k.store.Put(ctx, k.store.Feed.Object(name).If(storage.Conditions{GenerationMatch: 1}), probeType, nil)
+	switch text := fmt.Sprint(err); {
+	case err == nil:
+		step, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.store.Step)
+		defer cancel()
+		left := ""
+		if err := k.store.Feed.Object(name).Delete(step); err != nil {
+			left = "; delete " + k.store.FeedURL(name)
+		}
+		k.fail(check, dropsConditions+left,
+			"an empty object was written on a condition that did not hold")
+	case store.StatusOf(err) == http.StatusPreconditionFailed:
+		k.ok(check, "creating objects in %s is allowed (tried without writing one)", k.store.FeedURL(k.cfg.Prefix+"/"))
+	case store.StatusOf(err) == http.StatusForbidden && !strings.Contains(text, "storage.objects.create") &&
+		(strings.Contains(text, "storage.objects.delete") || strings.Contains(text, "storage.objects.list")):
+		// That much more was asked of this request than of a run's.
+		k.skip(check, "whether creating objects is allowed could not be told without writing one: %s", k.show(storageText(err)))
+	default:
+		k.refused(ctx, check, "creating an object in "+k.store.FeedURL(k.cfg.Prefix+"/"), err, k.forFeed("storage.objects.create", roleCreator))
+	}
+}
+
+// feedRead tries what a copy from a STATE_BUCKET needs where its answer is lost.
+func (k *checkup) feedRead(ctx context.Context) {
+	const check = "feed_read"
+	step, cancel, ok := k.step(ctx, k.cfg.Bucket, check)
+	if !ok {
+		return
+	}
+	defer cancel()
+	_, err := k.store.Feed.Object(k.cfg.Prefix + "/probe-" + strings.ToLower(rand.Text())).Attrs(step)
+	if err == nil || errors.Is(err, storage.ErrObjectNotExist) && !store.BucketMissing(err) {
+		k.ok(check, "reading objects in %s is allowed", k.store.FeedURL(k.cfg.Prefix+"/"))
+		return
+	}
+	k.refused(ctx, check, "reading in "+k.store.FeedURL(k.cfg.Prefix+"/"), err, k.forFeed("storage.objects.get", roleViewer))
+}
+
+// listing is what lies in the feed's folder.
+type listing struct {
+	objects, stale int
+	bytes          int64
+	oldest, newest time.Time
+	strange        []string // names that no run gives
+	last           bool     // the state's last object is there
+	whole          bool     // all names were read
+}
+
+// feedObjects looks at how much lies in the feed's folder, and for how long: a
+// feed that does not pick up shows only where it deletes what it has taken.
+func (k *checkup) feedObjects(ctx context.Context, state *store.Snapshot) {
+	const check = "feed"
+	if !k.reachable(ctx, k.cfg.Bucket, check) {
+		return
+	}
+	folder := k.store.FeedURL(k.store.FeedFolder())
+	last := ""
+	if state != nil && path.Dir(state.State.LastObject) == k.cfg.Prefix {
+		last = state.State.LastObject
+	}
+	l, err := k.list(ctx, last)
+	switch {
+	case store.StatusOf(err) == http.StatusForbidden:
+		k.skip(check, "this account may not list %s: storage.objects.list comes for example with %s; %s", folder, roleViewer, byHand)
+		return
+	case err != nil:
+		k.refused(ctx, check, "listing "+folder, err, k.forFeed("storage.objects.list", roleViewer))
+		return
+	}
+	text := folder + " is empty"
+	if l.objects > 0 {
+		text = fmt.Sprintf("%s has %s of %s, the oldest %s, the newest %s old", folder, audit.Count(l.objects, "object"), audit.Count(int(l.bytes), "byte"), roughly(time.Since(l.oldest)), roughly(time.Since(l.newest)))
+	}
+	if !l.whole {
+		text += fmt.Sprintf("; only the first %d were looked at", feedListed)
+	}
+	deletes := last != "" && !l.last && l.whole && !k.pending(ctx, state)
+	switch {
+	case len(l.strange) > 0:
+		k.warn(check, "move what is not the collector's elsewhere: the feed ingests everything in its folder",
+			"%s; not the collector's: %s", text, audit.Shorten(strings.Join(l.strange, ", ")))
+	case deletes && l.stale > 0:
+		k.warn(check, "look at the feed in SecOps (SIEM Settings > Feeds): its status, its last transfer, and the roles of its service account",
+			"%s; %d of them have lain there for more than %s, though the feed, or a rule, deletes what it is done with: the feed does not pick up", text, l.stale, roughly(feedStale))
+	case deletes:
+		k.ok(check, "%s; the feed, or a rule, deletes what it is done with", text)
+	case l.objects == 0:
+		k.ok(check, "%s", text)
+	default:
+		k.ok(check, "%s; whether the feed has taken them shows in SecOps (SIEM Settings > Feeds)", text)
+	}
+}
+
+// pending reports whether the state's last object may still be a staged one.
+func (k *checkup) pending(ctx context.Context, state *store.Snapshot) bool {
+	s := state.State.Staging
+	if s.Staged == "" {
+		return false
+	}
+	found, err := k.store.FindStaged(ctx, s)
+	return err != nil || s.Stages(found)
+}
+
+func (k *checkup) list(ctx context.Context, last string) (l listing, err error) {
+	step, cancel := context.WithTimeout(ctx, k.store.Step)
+	defer cancel()
+	read := 0
+	for o, err := range k.store.Objects(step) {
+		if err != nil {
+			return l, err
+		}
+		if read++; read > feedListed {
+			return l, nil
+		}
+		name := k.store.FeedFolder() + o.Name
+		if o.Name == "" || k.store.StateInFeed() && name == k.cfg.StateKey {
+			continue // the folder itself; the state, of which settings warns
+		}
+		if ours, _ := path.Match("openai_auditlog_*.ndjson", o.Name); !ours && len(l.strange) < 5 {
+			l.strange = append(l.strange, name)
+		}
+		at := o.Updated // a move may keep Created
+		if at.Before(o.Created) {
+			at = o.Created
+		}
+		if l.objects++; l.objects == 1 || at.Before(l.oldest) {
+			l.oldest = at
+		}
+		if at.After(l.newest) {
+			l.newest = at
+		}
+		if time.Since(at) > feedStale {
+			l.stale++
+		}
+		l.bytes += o.Size
+		l.last = l.last || name == last
+	}
+	l.whole = true
+	return l, nil
+}

@@ -1,0 +1,273 @@
+package proof
+
+import (
+	"errors"
+	"maps"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/auditlog/internal/sim/fault"
+	"example.com/auditlog/internal/state"
+)
+
+func ago(d time.Duration) time.Time { return time.Now().Add(-d) }
+
+const day = 24 * time.Hour
+
+// backfill does one backfill of a new instance that reaches the world through tr.
+func (h *simulation) backfill(tr *fault.Transport, want state.Backfill) error {
+	h.T.Helper()
+	ctx, c, cancel := h.through(tr)
+	defer cancel()
+	_, _, err := h.collectorThrough(c).Backfill(ctx, h.Log, want)
+	return err
+}
+
+// TestBackfill: what lies before the first run is collected once, though the
+// range is asked for in parts, and those with collected seconds are refused.
+func TestBackfill(t *testing.T) {
+	inSimulation(t, simulated[0], func(h *simulation) {
+		h.Env["MAX_RECORDS"] = "20"
+		ask := func(want state.Backfill, parts ...string) {
+			t.Helper()
+			err := h.backfill(&fault.Transport{}, want)
+			if err == nil {
+				err = errors.New("")
+			}
+			for _, part := range parts {
+				if !strings.Contains(err.Error(), part) || (part == "") != (err.Error() == "") {
+					t.Errorf("error %q lacks %q", err, part)
+				}
+			}
+		}
+		began := time.Now()
+		ask(state.Backfill{From: ago(10 * day)}, "first run")
+		h.Since = began.Unix() - 24*3600
+		h.Add(30, 8*24*3600, 3600)
+		h.Add(5, 10, 1)
+		h.MustRun()
+		if s := h.state(); !reflect.DeepEqual(s.Covered, []state.Span{{Gte: began.Unix() - 24*3600, Lte: s.High}}) {
+			t.Errorf("covered %v, high %d", s.Covered, s.High)
+		}
+
+		at := func(d time.Duration) time.Time { return began.Add(-d) }
+		ask(state.Backfill{From: at(5 * day), To: at(2 * day)}, "")
+		ask(state.Backfill{From: at(5 * day), To: at(2 * day)}, "") // it is asked for
+		if s := h.state(); len(s.Backlog) != 1 || s.Watermark != at(5*day).Unix() || len(s.Covered) != 2 {
+			t.Errorf("state %+v", s)
+		}
+		time.Sleep(time.Hour)
+		h.MustRun()
+		if s := h.state(); len(s.Covered) != 2 || s.Covered[0].Lte != s.High {
+			t.Errorf("after a run covered %v, high %d", s.Covered, s.High)
+		}
+		ask(state.Backfill{From: at(6 * day), To: at(3 * day)}, "part of the range is collected, or in the backlog", "1999-12-26T00:00:00Z to 1999-12-26T23:59:59Z")
+		ask(state.Backfill{From: at(4 * day), To: at(3 * day)}, "the range is collected")
+		ask(state.Backfill{From: at(10 * day)}, "part of the range", "1999-12-22T00:00:00Z to 1999-12-26T23:59:59Z", "1999-12-30T00:00:01Z to 1999-12-30T23:59:59Z")
+		ask(state.Backfill{From: at(10 * day), To: time.Now().Add(day)}, "the next run collects what is newer")
+		ask(state.Backfill{From: at(2 * day), To: at(3 * day)}, "before it begins")
+		ask(state.Backfill{From: at(-time.Hour)}, "is collected, or in the backlog: all from 1999-12-31T00:00:00Z on")
+		ask(state.Backfill{From: time.Unix(-5, 0), To: at(7 * day)}, "before 1970")
+		ask(state.Backfill{From: at(2*day - time.Second)}, "")
+		ask(state.Backfill{From: at(20 * day), To: at(5*day + time.Second)}, "")
+		h.Since = 0
+		if s := h.state(); len(s.Covered) != 1 {
+			t.Errorf("covered %v", s.Covered)
+		}
+		h.Settle()
+		h.WantLog("Read a window of the backlog to its end: the oldest record that the API returned since 1999-12-12T00:00:00Z is from 1999-12-22T",
+			"the API has no record from 1999-12-27T00:00:00Z to 1999-12-30T00:00:00Z")
+		h.tidied()
+	})
+}
+
+// TestBackfillAgain: collected records are written once more, each.
+func TestBackfillAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *simulation) {
+		h.Env["MAX_RECORDS"] = "7"
+		h.Add(20, 5, 30)
+		for range 4 {
+			h.MustRun()
+		}
+		c := h.collector()
+		want := state.Backfill{From: ago(6 * time.Minute), To: time.Unix(h.state().High, 0), Again: true}
+		in := 0
+		h.API.Each(func(_ string, at int64, _ bool) {
+			if at >= want.From.Unix() {
+				in++
+			}
+		})
+		if _, _, err := c.Backfill(h.T.Context(), h.Log, want); err != nil {
+			t.Fatal(err)
+		}
+		again := 0
+		for range 5 {
+			again += h.MustRun().Records
+		}
+		counts := maps.Collect(maps.All(h.Collected(h.Stored())))
+		for id, n := range counts {
+			if n > 2 {
+				t.Errorf("%s is there %d times", id, n)
+			}
+		}
+		if in < 10 || again != in || len(counts) != 20 {
+			t.Errorf("wrote %d again of %d, %d in all", again, in, len(counts))
+		}
+	})
+}
+
+// TestBackfillDuringRun asks for a range before each request of a run, and after
+// the last: between them each record is collected once.
+func TestBackfillDuringRun(t *testing.T) {
+	for _, set := range settings() {
+		for n, asked := 1, true; asked; n++ {
+			asked = false
+			inSimulation(t, set, func(h *simulation) {
+				h.Env["MAX_RECORDS"], h.Env["PAGE_SIZE"] = "6", "4"
+				h.Since = ago(day).Unix()
+				h.Add(9, 3*24*3600, 60)
+				h.Add(3, 5, 1)
+				leaveStaged(h)
+				want, count := state.Backfill{From: ago(9 * day)}, 0
+				h.simulate(&fault.Transport{Decide: func(*http.Request) fault.Fault {
+					if count++; count == n {
+						asked = true
+						if err := h.backfill(&fault.Transport{}, want); err != nil {
+							t.Error(err)
+						}
+					}
+					return fault.Fault{}
+				}})
+				if !asked {
+					if n < 6 {
+						t.Errorf("a run of %d requests", n-1)
+					}
+					if err := h.backfill(&fault.Transport{}, want); err != nil {
+						t.Error(err)
+					}
+				}
+				h.Since = 0
+				h.watch.feed()
+				h.Settle()
+			})
+			if t.Failed() {
+				t.Fatalf("%s, at request %d", set.name, n)
+			}
+		}
+	}
+}
+
+// TestBackfillFaults strikes each request of a backfill with each fault. One that
+// fails is asked for again, as people do: then each record is collected once.
+func TestBackfillFaults(t *testing.T) {
+	for name, f := range bucketFaults {
+		for n := 1; ; n++ {
+			struck := false
+			inSimulation(t, simulated[0], func(h *simulation) {
+				h.Since = ago(day).Unix()
+				h.Add(9, 3*24*3600, 60)
+				h.Add(3, 5, 1)
+				leaveStaged(h)
+				want := state.Backfill{From: ago(9 * day)}
+				count := 0
+				tr := &fault.Transport{Decide: func(*http.Request) fault.Fault {
+					if count++; count == n {
+						struck = true
+						return f
+					}
+					return fault.Fault{}
+				}}
+				if h.backfill(tr, want) != nil {
+					tr.Land()
+					if err := h.backfill(&fault.Transport{}, want); err != nil && !strings.Contains(err.Error(), "all from") {
+						t.Error(err)
+					}
+				}
+				tr.Land()
+				h.Since = 0
+				h.watch.feed()
+				h.Settle()
+			})
+			if t.Failed() {
+				t.Fatalf("%s at request %d", name, n)
+			}
+			if !struck {
+				break
+			}
+		}
+	}
+}
+
+// TestTwoBackfills: of two at once, both count, though the state names the same
+// staged object after either.
+func TestTwoBackfills(t *testing.T) {
+	inSimulation(t, simulated[0], func(h *simulation) {
+		h.Since = ago(day).Unix()
+		h.Add(9, 3*24*3600, 3600)
+		h.Add(3, 5, 1)
+		leaveStaged(h)
+		other := state.Backfill{From: ago(9 * day), To: ago(3*day + 5*time.Hour)}
+		asked := false
+		err := h.backfill(&fault.Transport{Decide: func(r *http.Request) fault.Fault {
+			if r.Method != http.MethodGet && !asked {
+				asked = true
+				if err := h.backfill(&fault.Transport{}, other); err != nil {
+					t.Error(err)
+				}
+			}
+			return fault.Fault{}
+		}}, state.Backfill{From: other.To.Add(time.Second)})
+		if err != nil || !asked {
+			t.Error(err, asked)
+		}
+		if n := len(h.state().Backlog); n != 2 {
+			t.Errorf("%d windows in the backlog", n)
+		}
+		h.Since = 0
+		h.Settle()
+	})
+}
+
+// TestBackfillOfWhatIsPartlyRead: what the backlog has yet to read is not asked for
+// again, since two windows of the same records would have to be told apart by
+// all their ids; once it is read, it is.
+func TestBackfillOfWhatIsPartlyRead(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *simulation) {
+		h.MustRun()
+		h.Add(150, 3*24*3600, 60)
+		h.Env["MAX_RECORDS"] = "100"
+		c := h.collector()
+		want := state.Backfill{From: ago(4 * day), To: ago(2 * day)}
+		again := func() error {
+			t.Helper()
+			_, _, err := c.Backfill(h.T.Context(), h.Log, want)
+			return err
+		}
+		if err := again(); err != nil {
+			t.Fatal(err)
+		}
+		h.MustRun()
+		want.Again = true
+		if err := again(); err == nil || !strings.Contains(err.Error(), "still to be read") {
+			t.Error(err)
+		}
+		h.MustRun()
+		if err := again(); err != nil {
+			t.Error(err)
+		}
+		for range 5 {
+			h.MustRun()
+		}
+		for id, n := range h.Collected(h.Stored()) {
+			if n != 2 {
+				t.Errorf("%s was written %d times, want 2", id, n)
+			}
+		}
+		if n := len(h.state().Backlog); n > 0 {
+			t.Errorf("%d windows are left", n)
+		}
+	})
+}

@@ -1,0 +1,243 @@
+package proof
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+
+	"example.com/auditlog/internal/config"
+	"example.com/auditlog/internal/sim/fault"
+	"example.com/auditlog/internal/sim/harness"
+	"example.com/auditlog/internal/sim/world"
+)
+
+// TestMain lets this binary be the process that does a run, for tests to kill.
+func TestMain(m *testing.M) {
+	if os.Getenv("AUDITLOG_TEST_PROCESS") != "run" {
+		os.Exit(m.Run())
+	}
+	c, err := newCollector(env.ToMap(os.Environ()), harness.Connections{})
+	if err != nil {
+		panic(err)
+	}
+	if _, err := c.Run(context.Background(), slog.New(slog.DiscardHandler)); err != nil {
+		os.Exit(1)
+	}
+}
+
+// TestKilled kills a process with SIGKILL at each request of its run: before it
+// is handled, and when it has been and is not yet answered.
+func TestKilled(t *testing.T) {
+	for _, after := range []bool{false, true} {
+		if testing.Short() && !after { // much the same as after the request before
+			continue
+		}
+		t.Run(fmt.Sprintf("after %v", after), func(t *testing.T) {
+			for n := 1; ; n++ {
+				h := overTCP(t)
+				h.Env["MAX_RECORDS"] = "250"
+				h.Add(200, 100, 1)
+				h.MustRun()
+				h.Add(300, 1, 0)
+
+				cmd := harness.Command(t, os.Args[0], h.Env)
+				cmd.Env = append(cmd.Env, "AUDITLOG_TEST_PROCESS=run")
+				var mu sync.Mutex
+				count, killed := 0, false
+				ended := make(chan struct{})
+				kill := func(int, *http.Request) {
+					mu.Lock()
+					defer mu.Unlock()
+					if count++; count == n {
+						killed = true
+						cmd.Process.Kill()
+						<-ended // it must not live to see the answer
+					}
+				}
+				before, behind := fault.Hook(kill), fault.Hook(nil)
+				if after {
+					before, behind = behind, before
+				}
+				h.APIFaults.SetHooks(before, behind)
+				h.BucketFaults.SetHooks(before, behind)
+				mu.Lock() // for the hook, which may come before Start has returned
+				err := cmd.Start()
+				mu.Unlock()
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = cmd.Wait()
+				close(ended)
+				mu.Lock()
+				died := killed
+				mu.Unlock()
+				h.APIFaults.SetHooks(nil, nil)
+				h.BucketFaults.SetHooks(nil, nil)
+				if !died {
+					if err != nil || n < 8 {
+						t.Fatalf("run of %d requests: %v", n-1, err)
+					}
+					return
+				}
+				h.checkInvariants()
+				if err := h.Feed(true); err != nil {
+					t.Error(err)
+				}
+				h.Settle()
+				if t.Failed() {
+					t.Fatalf("at request %d", n)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkFirstRun is a cold start: from the exec of the function to its answer
+// to a first event, against a world in another process. It reports the CPU time
+// that the function's process takes, and its peak memory.
+func BenchmarkFirstRun(b *testing.B) {
+	binary := buildFunction(b)
+	for _, bm := range []struct {
+		name    string
+		records int
+		gzip    bool
+	}{{"20 records", 20, true}, {"5000 records", 5000, true}, {"5000 records not compressed", 5000, false}} {
+		b.Run(bm.name, func(b *testing.B) {
+			var cpu time.Duration
+			var peak int64
+			for b.Loop() {
+				b.StopTimer()
+				h := harness.New(b, product, world.Options{})
+				h.Env["FETCH_CONCURRENCY"] = "4"
+				h.API.SetGzip(bm.gzip)
+				times := make([]int64, bm.records)
+				for i := range times {
+					times[i] = time.Now().Unix() - int64(i/3) - 1
+				}
+				if err := h.API.Add(harness.Samples(b, "../audit/testdata/samples.ndjson", times)...); err != nil {
+					b.Fatal(err)
+				}
+				cmd := harness.Command(b, binary, h.Env)
+				b.StartTimer()
+				url, log := harness.Listen(b, cmd)
+				status, body := harness.Post(b, url, harness.PublishedType, harness.EmptyMessage)
+				b.StopTimer()
+				if status != 200 || len(h.Names("openai-auditlog/")) != 1 {
+					b.Fatalf("%d %s\n%s", status, body, log)
+				}
+				peak = max(peak, harness.PeakMemory(b, cmd.Process.Pid))
+				cmd.Process.Kill()
+				cmd.Wait()
+				cpu += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+				h.Close()
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(cpu.Microseconds())/1000/float64(b.N), "cpu-ms/run")
+			b.ReportMetric(float64(peak), "peak-MiB")
+		})
+	}
+}
+
+// BenchmarkRun is a whole run of a warm instance.
+func BenchmarkRun(b *testing.B) {
+	for _, n := range []int{0, 20, 5000} {
+		b.Run(fmt.Sprintf("%d records", n), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				h := &simulation{H: harness.New(b, product, world.Options{})}
+				h.Add(n, 1, 1)
+				c := h.collector()
+				b.StartTimer()
+				if sum, err := c.Run(b.Context(), slog.New(slog.DiscardHandler)); err != nil || sum.Records != n {
+					b.Fatalf("%+v, %v", sum, err)
+				}
+				b.StopTimer()
+				h.Close()
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// TestPeakMemory: of the function as it is built for the cloud, against a world
+// in another process. It must not grow with the number of records, and pages as
+// large as are read at all must fit into the memory that deploy/ sets.
+func TestPeakMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the function and reads 200,000 records")
+	}
+	binary := buildFunction(t)
+	for _, tt := range []struct {
+		records, size int    // size of a record, 0 for that of ordinary ones
+		concurrency   string // FETCH_CONCURRENCY
+		limit         int64  // MiB
+	}{
+		{5_000, 0, "4", 40},
+		{200_000, 0, "4", 80},
+		{5_000, 0, "32", 60},
+		{600, 310_000, "4", 240}, // pages of 31 MB
+	} {
+		h := overTCP(t)
+		h.Env["MAX_RECORDS"], h.Env["FETCH_CONCURRENCY"] = "1000000", tt.concurrency
+		h.Env["GOMEMLIMIT"] = "192MiB" // as deploy/ sets it
+		h.API.SetGzip(false)           // it costs the server more than all else
+		step := int64(0)
+		for i := range tt.records {
+			if i%3 == 0 {
+				step++
+			}
+			if err := h.API.Add(h.Records.NextSize(time.Now().Unix()-step, tt.size)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := harness.Command(t, binary, h.Env)
+		url, log := harness.Listen(t, cmd)
+		if status, body := harness.Post(t, url, harness.PublishedType, harness.EmptyMessage); status != 200 {
+			t.Fatalf("%d %s\n%.2000s", status, body, log)
+		}
+		peak := harness.PeakMemory(t, cmd.Process.Pid)
+		what := fmt.Sprintf("%d records, %s requests at once", tt.records, tt.concurrency)
+		t.Logf("%s: peak memory %d MiB", what, peak)
+		if peak >= tt.limit {
+			t.Errorf("%s: peak memory %d MiB, want below %d", what, peak, tt.limit)
+		}
+		if err := h.Check(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestReadme: the settings table has every setting with its default, and the
+// text names no setting that does not exist.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{"STORAGE_EMULATOR_HOST": true, "OPENAI_AUDITLOG": true} // a log type
+	for _, s := range config.Settings() {
+		known[s.Name] = true
+		value := s.Default
+		if s.Required {
+			value = "required"
+		}
+		row := regexp.MustCompile("(?m)^\\| `" + s.Name + "` \\| (.*?) \\|").FindSubmatch(readme)
+		if row == nil || value != "" && strings.Trim(string(row[1]), "`") != value {
+			t.Errorf("README.md: row of %s is %q, want the default %q", s.Name, row, value)
+		}
+	}
+	for _, name := range regexp.MustCompile("`([A-Z]+_[A-Z_]+)`").FindAllSubmatch(readme, -1) {
+		if !known[string(name[1])] {
+			t.Errorf("README.md names %s, which is no setting", name[1])
+		}
+	}
+}

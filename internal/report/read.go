@@ -1,0 +1,175 @@
+package report
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/storage"
+
+	"example.com/auditlog/internal/state"
+	"example.com/auditlog/internal/store"
+)
+
+// Options bound what Read reads.
+type Options struct {
+	Days         int   // objects made in that many days are read
+	MaxBytes     int64 // of them, the newest first
+	TenantEvents bool
+	Progress     func(format string, args ...any)
+}
+
+// Read reads the state and the objects under the feed prefix, and changes
+// neither. Where no report can be made it returns none; with one, its error says
+// what is missing in it.
+func Read(ctx context.Context, st *store.Store, now time.Time, o Options) (*Report, error) {
+	r := &Report{Time: now.UTC()}
+	snapshot, err := st.Load(ctx)
+	switch {
+	case errors.As(err, new(*store.Damaged)):
+		return nil, fmt.Errorf("state %s is damaged: %w; restore an older version of the object, or mend last_effective_at in it (Unix seconds)", st.StateURL(), err)
+	case err != nil:
+		return nil, fmt.Errorf("reading state %s: %w", st.StateURL(), store.ReadHint(err, st.StateBucket))
+	}
+	r.State = readState(st, snapshot, now, o.TenantEvents)
+	staged, stagedErr := readStaged(ctx, st, snapshot.State.Staging)
+	r.State.Staged = staged
+	feed, feedErr := readFeed(ctx, st, now, o)
+	r.Feed = feed
+	for _, err := range []error{stagedErr, feedErr} {
+		if err != nil {
+			r.Errors = append(r.Errors, strings.Join(strings.Fields(err.Error()), " ")) // one line
+		}
+	}
+	return r, errors.Join(stagedErr, feedErr)
+}
+
+func readState(st *store.Store, snapshot *store.Snapshot, now time.Time, tenantEvents bool) State {
+	s := &snapshot.State
+	r := State{Object: st.StateURL(), Committed: !snapshot.First()}
+	if r.Committed {
+		r.Note, r.Organization = snapshot.Note, s.Organization
+		r.Watermark, r.WatermarkTime, r.High = s.Watermark, time.Unix(s.Watermark, 0).UTC(), s.High
+		r.LagSeconds = max(0, now.Unix()-s.CollectedTo(tenantEvents))
+		r.LastRun, _ = time.Parse(time.RFC3339, s.LastRun) // whatever else it is, it is unknown
+		r.RecentIDs, r.Filter = len(s.RecentIDs), filterText(&s.Stream)
+	}
+	r.SetWindows(append([]state.Span{}, s.CoveredRanges()...), windows(&s.Stream), now)
+	if t := s.Tenant; t != nil {
+		r.Tenant = &Tenant{
+			Watermark:     t.Watermark,
+			WatermarkTime: time.Unix(t.Watermark, 0).UTC(),
+			Filter:        filterText(t),
+			Backlog:       NewBacklog(windows(t), now),
+			RecentIDs:     len(t.RecentIDs),
+		}
+		r.Tenant.LastRun, _ = time.Parse(time.RFC3339, t.LastRun)
+	}
+	return r
+}
+
+// filterText is "" for none.
+func filterText(s *state.Stream) string {
+	if s.Filter == "" {
+		return ""
+	}
+	return s.Filter.String()
+}
+
+func windows(s *state.Stream) []Window {
+	list := []Window{}
+	for _, w := range s.Backlog {
+		list = append(list, Window{Span: state.Span{Gte: w.Gte, Lte: w.Lte}, LeftTo: w.LeftTo(), Cursor: w.After})
+	}
+	return list
+}
+
+// readStaged looks for the staged object where the next run will; nil where the
+// state names none.
+func readStaged(ctx context.Context, st *store.Store, s state.Staging) (*Staged, error) {
+	if s.Staged == "" {
+		return nil, nil
+	}
+	r := &Staged{Object: st.StagedURL(s.Staged), PublishesAs: st.FeedURL(s.LastObject)}
+	if s.Elsewhere(st.StateBucket) {
+		r.Object, r.Now = "gs://"+s.StagedBucket+"/"+s.Staged, StagedElsewhere
+		return r, nil
+	}
+	found, err := st.LookStaged(ctx, s)
+	switch {
+	case err != nil:
+		r.Now = StagedUnknown
+		return r, fmt.Errorf("looking for %s: %w", r.Object, store.ReadHint(err, st.StateBucket))
+	case found == nil:
+		r.Now = StagedPublished
+	case s.Stages(found.Generation):
+		r.Now, r.Bytes = StagedPending, found.Size
+	default:
+		r.Now, r.Bytes = StagedRewritten, found.Size
+	}
+	return r, nil
+}
+
+// readFeed lists the objects and reads the recent ones, the newest first, so
+// that the bound leaves out the oldest. What it has read before an error stands,
+// but for a listing that is not whole.
+func readFeed(ctx context.Context, st *store.Store, now time.Time, o Options) (*Feed, error) {
+	f := NewFeed(st.FeedURL(st.FeedFolder()), o.Days, now)
+	o.Progress("Listing objects")
+	defer o.Progress("")
+	var recent []store.Object
+	for object, err := range st.Objects(ctx) {
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("listing %s: %w", f.Prefix, store.ReadHint(err, st.Bucket))
+		case !object.Collected:
+			f.Others++
+			f.Other = cmp.Or(f.Other, object.Name)
+		case object.Created.Before(f.Since):
+			f.Older++
+		default:
+			recent = append(recent, object)
+		}
+	}
+	slices.SortFunc(recent, func(a, b store.Object) int {
+		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(b.Name, a.Name))
+	})
+	left := o.MaxBytes
+	var failed error
+	for i, object := range recent {
+		shown := &Object{Name: object.Name, Created: object.Created.UTC(), Bytes: object.Size}
+		if failed == nil && object.Size <= left {
+			o.Progress("Reading objects: %d of %d", i+1, len(recent))
+			left -= object.Size
+			err := f.readObject(ctx, st, shown, object)
+			if errors.Is(err, storage.ErrObjectNotExist) {
+				continue // the feed has deleted it meanwhile
+			}
+			failed = err
+		} else {
+			left = 0 // else smaller ones would be read, and hours be missing in between
+		}
+		f.Objects = append(f.Objects, shown)
+	}
+	f.Finish()
+	return f, failed
+}
+
+func (f *Feed) readObject(ctx context.Context, st *store.Store, shown *Object, object store.Object) error {
+	for line, err := range st.Lines(ctx, object) {
+		switch {
+		case err != nil:
+			return err
+		case line.Bad:
+			shown.Bad++
+		default:
+			f.AddRecord(shown, line.At, line.Type)
+		}
+	}
+	shown.Read = true
+	return nil
+}

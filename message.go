@@ -1,0 +1,150 @@
+package auditlog
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/state"
+	"example.com/auditlog/internal/store"
+)
+
+// message is what a Pub/Sub message asks for; neither: a run.
+type message struct {
+	check    bool
+	backfill *state.Backfill
+}
+
+// readMessage reads a message. One that asks for nothing, whatever it holds, asks
+// for a run: people press "Force run", or publish any text. How long ago counts
+// from when it was published, so that it says the same when delivered again.
+func readMessage(data []byte, published time.Time) (message, error) {
+	var keys map[string]json.RawMessage
+	if json.Unmarshal(data, &keys) != nil {
+		return message{}, nil
+	}
+	check, checks := keys["check"]
+	backfill, backfills := keys["backfill"]
+	switch {
+	case !checks && !backfills:
+		return message{}, nil
+	case len(keys) > 1:
+		return message{}, errors.New(`message with "check" or "backfill" must have no other key`)
+	case checks:
+		if string(check) != "true" {
+			return message{}, errors.New(`message must be {"check": true}, or have no "check"`)
+		}
+		return message{check: true}, nil
+	}
+	// No "again": a message may be delivered twice.
+	var text struct{ From, To string }
+	d := json.NewDecoder(bytes.NewReader(backfill))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&text); err != nil {
+		return message{}, fmt.Errorf(`"backfill": %s: it must be {"from": "...", "to": "..."}`, audit.Shorten(err.Error()))
+	}
+	want, err := ParseBackfill(text.From, text.To, published)
+	if err != nil {
+		return message{}, fmt.Errorf(`"backfill": %w`, err)
+	}
+	return message{backfill: &want}, nil
+}
+
+// ParseBackfill reads the ends of a range: dates (UTC; as an end, the day
+// included), RFC 3339 times, or how long ago (30d, 12h). No end means up to what
+// has been collected.
+func ParseBackfill(from, to string, now time.Time) (state.Backfill, error) {
+	var r state.Backfill
+	var err error
+	if r.From, err = parseTime(from, now, false); err != nil {
+		return r, fmt.Errorf("from: %w", err)
+	}
+	if to != "" {
+		if r.To, err = parseTime(to, now, true); err != nil {
+			return r, fmt.Errorf("to: %w", err)
+		}
+	}
+	return r, nil
+}
+
+func parseTime(s string, now time.Time, end bool) (time.Time, error) {
+	if t, err := time.Parse(time.DateOnly, s); err == nil {
+		if end {
+			t = t.Add(24*time.Hour - time.Second)
+		}
+		return t, nil
+	}
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return t, nil
+	}
+	for unit, hours := range map[string]int{"d": 24, "h": 1} {
+		text, ok := strings.CutSuffix(s, unit)
+		if n, err := strconv.ParseUint(text, 10, 16); ok && err == nil && n > 0 {
+			return now.Add(-time.Duration(n) * time.Duration(hours) * time.Hour), nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%.60q is neither a date (2026-11-24), a time (2026-11-24T01:00:00Z) nor an age (30d, 12h)", s)
+}
+
+// Backfill puts a range into the backlog, for the next runs to collect with the
+// filters that the settings have now, and returns it as it was put there. With
+// TENANT_EVENTS that is done for tenant-scoped records, too. It changes the state as
+// a run does, on the condition that nobody else has, so that it is safe while runs
+// are in progress.
+//
+// A range that overlaps what is collected is refused, unless it is asked for
+// again. One that the backlog has already is left at that.
+func (c *Collector) Backfill(ctx context.Context, log *slog.Logger, want state.Backfill) (from, to time.Time, err error) {
+	for range 5 {
+		snapshot, err := c.loadState(ctx)
+		if err != nil {
+			return from, to, err
+		}
+		if snapshot.First() {
+			return from, to, errors.New("there is no state yet: let a first run begin it; LOOKBACK_HOURS says how far back that reaches")
+		}
+		if snapshot.Note != "" { // what is committed below has it in it
+			log.Warn(snapshot.Note)
+		}
+		next := snapshot.State
+		if c.cfg.TenantEvents && next.Tenant != nil && next.Tenant.Untouched {
+			log.Warn("Backfill of tenant-scoped events: none, as no run has been able to read them yet")
+		}
+		asked, added, err := next.AddBackfill(want, c.cfg.Filter, c.cfg.TenantEvents)
+		if err != nil {
+			return from, to, err
+		}
+		from, to = time.Unix(asked.Gte, 0).UTC(), time.Unix(asked.Lte, 0).UTC()
+		if !added {
+			return from, to, nil
+		}
+		next.LastBackfill = strings.ToLower(rand.Text())
+		if _, err = c.store.Commit(ctx, snapshot, next); !errors.Is(err, store.ErrOvertaken) {
+			return from, to, err
+		}
+	}
+	return from, to, errors.New("runs got ahead of this five times: try again")
+}
+
+// backfillAsked does the backfill that a message asks for.
+func (c *Collector) backfillAsked(ctx context.Context, log *slog.Logger, want state.Backfill) error {
+	from, to, err := c.Backfill(ctx, log, want)
+	switch {
+	case errors.Is(err, state.ErrCollected): // as where the message is delivered twice
+		log.Warn("Backfill: nothing to do: " + err.Error())
+		return nil
+	case err != nil:
+		log.Error("Backfill refused: " + err.Error())
+		return err
+	}
+	log.Info(fmt.Sprintf("Backfill from %s to %s: the next runs collect it", from.Format(time.RFC3339), to.Format(time.RFC3339)))
+	return nil
+}
