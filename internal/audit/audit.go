@@ -53,11 +53,13 @@ func (r Request) What() string {
 	return "audit logs"
 }
 
-// Query is the request as a URL's query, as the API's reference has it.
+// Query is the request as a URL's query, as the API's reference has it. The range
+// is half-open to the API: it may keep fractions of a second that it does not show,
+// and a record of the last second would lie behind effective_at[lte].
 func (r Request) Query() string {
 	v := url.Values{
 		"effective_at[gte]": {strconv.FormatInt(r.Gte, 10)},
-		"effective_at[lte]": {strconv.FormatInt(r.Lte, 10)},
+		"effective_at[lt]":  {strconv.FormatInt(r.Lte+1, 10)},
 		"limit":             {strconv.Itoa(r.Limit)},
 	}
 	if r.After != "" {

@@ -8,13 +8,13 @@ import (
 )
 
 func TestRequest(t *testing.T) {
-	const span = "effective_at%5Bgte%5D=100&effective_at%5Blte%5D=200&limit=7"
+	const span = "effective_at%5Bgte%5D=100&effective_at%5Blt%5D=201&limit=7"
 	for _, tt := range []struct {
 		request     Request
 		query, what string
 	}{
 		{Request{Gte: 100, Lte: 200, Limit: 7}, span, "audit logs"},
-		{Request{Limit: 1}, "effective_at%5Bgte%5D=0&effective_at%5Blte%5D=0&limit=1", "audit logs"},
+		{Request{Limit: 1}, "effective_at%5Bgte%5D=0&effective_at%5Blt%5D=1&limit=1", "audit logs"},
 		{Request{Gte: 100, Lte: 200, Limit: 7, After: "a&b"}, "after=a%26b&" + span, "audit logs"},
 		{Request{Gte: 100, Lte: 200, Limit: 7, Tenant: true}, span + "&tenant_only=true", "tenant-scoped audit logs"},
 		{Request{Gte: 100, Lte: 200, Limit: 7, Filter: "actor_ids%5B%5D=u"}, span + "&actor_ids%5B%5D=u", "audit logs"},

@@ -2,7 +2,9 @@ package audit
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"math/bits"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -50,6 +52,28 @@ func TestCompactFindsTheEndsOfStrings(t *testing.T) {
 				}
 				if got := Compact([]byte("before "), []byte(s)); string(got) != "before "+want.String() {
 					t.Fatalf("%q: %q, want %q after what was there", s, got, want.String())
+				}
+			}
+		}
+	}
+}
+
+// TestBytesEqual: the lowest bit that is set is of the first byte looked for, and
+// no bit is set where there is none.
+func TestBytesEqual(t *testing.T) {
+	for _, c := range []byte{'"', '\\'} {
+		for other := range 256 {
+			if byte(other) == c {
+				continue
+			}
+			word := bytes.Repeat([]byte{byte(other)}, 8)
+			if got := bytesEqual(binary.LittleEndian.Uint64(word), c); got != 0 {
+				t.Fatalf("%q in %q: %x", c, word, got)
+			}
+			for i := 7; i >= 0; i-- { // behind the first, there may be more
+				word[i] = c
+				if got := bits.TrailingZeros64(bytesEqual(binary.LittleEndian.Uint64(word), c)); got != 8*i+7 {
+					t.Fatalf("%q in %q: bit %d", c, word, got)
 				}
 			}
 		}

@@ -40,7 +40,7 @@ func FuzzFilter(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := url.Values{"effective_at[gte]": {"1"}, "effective_at[lte]": {"2"}, "limit": {"3"}, "after": {"x"}}
+		want := url.Values{"effective_at[gte]": {"1"}, "effective_at[lt]": {"3"}, "limit": {"3"}, "after": {"x"}}
 		for name, list := range map[string]string{"event_types[]": types, "actor_emails[]": emails} {
 			var values []string
 			for v := range strings.SplitSeq(list, ",") {
@@ -70,6 +70,9 @@ func FuzzConfig(f *testing.F) {
 	f.Add("logs", testKey, "staged", "staged/state", "", "2147483648", "", "", "", "https://proxy/v1#", "")
 	f.Add("logs", testKey, "", "", "", "", "", "", "", "https://proxy/v1?", "")
 	f.Add("logs\t", testKey, "feed\n", "\xfcber", "a b", "", "", "", "", "", "")
+	f.Add("logs", testKey, "gs://logs/feed", "", "", "", "", "", "", "", "")
+	f.Add("logs", testKey, "a//b", "a/b/c", "", "", "", "", "", "", "")
+	f.Add("logs", testKey+`"`, "../x/.", "", "", "", "", "", "", "", "")
 	f.Add("logs", "", "feed", "x/..", "", "", "", "", "", "https://proxy?key=x", "")
 	numbers := []struct {
 		name      string
@@ -121,6 +124,14 @@ func FuzzConfig(f *testing.F) {
 		for _, name := range []string{c.Bucket, c.StateBucket, c.Prefix, c.StateKey} {
 			if name == "" || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) || strings.HasPrefix(name, "/") || strings.HasSuffix(name, "/") {
 				t.Fatalf("accepted the name %q", name)
+			}
+		}
+		if parts := strings.Split(c.Prefix, "/"); slices.Contains(parts, ".") || slices.Contains(parts, "..") || strings.HasPrefix(prefix, "gs://") {
+			t.Fatalf("accepted the prefix %q", prefix)
+		}
+		for _, w := range c.Warnings() {
+			if w.Text == "" || w.Remedy == "" || strings.ContainsAny(w.Text+w.Remedy, "\n\r") {
+				t.Fatalf("warns %+v", w)
 			}
 		}
 		if strings.Contains(c.Bucket+c.StateBucket, "/") {

@@ -58,7 +58,7 @@ func TestRequest(t *testing.T) {
 		if r.Method != "GET" || r.URL.Path != "/v1/organization/audit_logs" {
 			t.Errorf("%s %s", r.Method, r.URL.Path)
 		}
-		if got, want := r.URL.Query().Encode(), "after=audit_log-x&effective_at%5Bgte%5D=100&effective_at%5Blte%5D=200&limit=7"; got != want {
+		if got, want := r.URL.Query().Encode(), "after=audit_log-x&effective_at%5Bgte%5D=100&effective_at%5Blt%5D=201&limit=7"; got != want {
 			t.Errorf("query %s, want %s", got, want)
 		}
 		for name, want := range map[string]string{"Authorization": "Bearer " + testKey, "User-Agent": testAgent, "Accept": "application/json", "Accept-Encoding": "gzip"} {
@@ -299,47 +299,65 @@ func TestPageHeaders(t *testing.T) {
 	}
 }
 
-// spaces is white space without an end, and counts what is read of it.
-type spaces struct{ read int }
+// endless is a body that begins with a text and goes on with white space, and
+// notes what becomes of it.
+type endless struct {
+	text        *strings.Reader
+	white, left int // bytes read of the white space, and to come
+	closed      bool
+}
 
 var manySpaces = bytes.Repeat([]byte(" "), 1<<20)
 
-func (s *spaces) Read(p []byte) (int, error) {
-	n := copy(p, manySpaces)
-	s.read += n
+func (e *endless) Read(p []byte) (int, error) {
+	if e.text.Len() > 0 {
+		return e.text.Read(p)
+	}
+	n := copy(p[:min(len(p), e.left)], manySpaces)
+	e.white, e.left = e.white+n, e.left-n
+	if e.left == 0 {
+		return n, io.EOF
+	}
 	return n, nil
 }
 
-// TestLongestBodies: a body is taken whole up to its bound, and not read much
-// further.
+func (e *endless) Close() error { e.closed = true; return nil }
+
+// TestLongestBodies: a body is taken whole up to its bound, not read much
+// further, and closed.
 func TestLongestBodies(t *testing.T) {
-	var white *spaces
+	const ever = 1 << 40
+	var body *endless
 	var buf bytes.Buffer
 	buf.Grow(32<<20 + 2*bytes.MinRead) // what it would grow to by itself takes longer
-	answer := func(status int, body string, size int64) (audit.Page, error) {
-		white = new(spaces)
+	answer := func(status int, text string, white int) (audit.Page, error) {
+		body = &endless{text: strings.NewReader(text), left: white}
 		c := inMemory(func(*http.Request) (*http.Response, error) {
 			r := response(status, "")
-			r.Body = io.NopCloser(io.LimitReader(io.MultiReader(strings.NewReader(body), white), size))
+			r.Body = body
 			return r, nil
 		})
-		return c.Page(t.Context(), testRequest, &buf, nil)
+		p, err := c.Page(t.Context(), testRequest, &buf, nil)
+		if !body.closed {
+			t.Errorf("the body of a %d, %.20s, stays open", status, text)
+		}
+		return p, err
 	}
-	if p, err := answer(200, goodPage, 32<<20); err != nil || len(p.Records) != 1 {
+	if p, err := answer(200, goodPage, 32<<20-len(goodPage)); err != nil || len(p.Records) != 1 {
 		t.Errorf("a page as large as may be: %d records, error %v", len(p.Records), err)
 	}
-	_, err := answer(200, goodPage, 1<<40)
+	_, err := answer(200, goodPage, ever)
 	var f *audit.Failure
-	if !errors.As(err, &f) || f.Kind != audit.PageTooLarge || !errors.Is(err, errPageTooLarge) || err.Error() != "page is larger than 32 MiB" || white.read > 33<<20 {
-		t.Errorf("an endless page: %d bytes read, error %#v", white.read, err)
+	if !errors.As(err, &f) || f.Kind != audit.PageTooLarge || !errors.Is(err, errPageTooLarge) || err.Error() != "page is larger than 32 MiB" || body.white > 33<<20 {
+		t.Errorf("an endless page: %d bytes read, error %#v", body.white, err)
 	}
 	var e *Error
-	if _, err := answer(400, apiError("no", ""), 1<<40); !errors.As(err, &e) || !e.API || white.read > 16<<10 {
-		t.Errorf("an endless error: %d bytes read, error %v", white.read, err)
+	if _, err := answer(400, apiError("no", ""), ever); !errors.As(err, &e) || !e.API || body.white > 16<<10 {
+		t.Errorf("an endless error: %d bytes read, error %v", body.white, err)
 	}
 	longest := strings.Repeat("x", 16<<10-len(apiError("", "")))
 	for n, own := range map[int]bool{0: true, 1: false} {
-		if _, err := answer(400, apiError(longest+strings.Repeat("x", n), ""), 1<<40); !errors.As(err, &e) || e.API != own || len(err.Error()) > 1000 {
+		if _, err := answer(400, apiError(longest+strings.Repeat("x", n), ""), ever); !errors.As(err, &e) || e.API != own || len(err.Error()) > 1000 {
 			t.Errorf("an error of %d bytes more than is read: the API's own %v, error %v", n, e.API, err)
 		}
 	}

@@ -105,7 +105,7 @@ func (p *Plan) layOut() {
 		p.streams = append(p.streams, newStream(true, tenant, &p.settings, p.now))
 	}
 	for _, s := range p.streams {
-		s.quarantined = p.quarantined[windowID{s.tenant, wholeStream}]
+		s.quarantined = p.quarantined[windowID{s.tenant, allWindows}]
 		for _, w := range s.segments {
 			w.quarantined = s.quarantined || p.quarantined[w.id]
 		}
@@ -295,7 +295,7 @@ type contradiction struct {
 
 func (c *contradiction) Error() string { return c.text }
 
-var errTenantOnly = &contradiction{windowID{true, wholeStream}, "audit log API brings the same records with tenant_only and without: does a proxy on the way drop it?"}
+var errTenantOnly = &contradiction{windowID{true, allWindows}, "audit log API brings the same records with tenant_only and without: does a proxy on the way drop it?"}
 
 // StartOver returns, where pages of a window contradict each other, a plan that
 // leaves that window to another run and reads everything else again, and what is

@@ -234,6 +234,15 @@ func TestBudgetOfEach(t *testing.T) {
 func TestIdleWorkers(t *testing.T) {
 	dense := more(rec("a", -10), rec("b", -20))
 	small := func(s *Settings) { s.PageSize, s.Tenant = 2, true }
+	few := func(s *Settings) { s.MaxRecords = 60 }
+	burst := func(n int64) audit.Page { // of one second, so that it is not split
+		p := more()
+		for i := range n {
+			p.Records = append(p.Records, rec(audit.Identity(fmt.Sprint("t", i)), 0))
+		}
+		p.Cursor = string(p.Records[n-1].ID)
+		return p
+	}
 	tests := []struct {
 		name     string
 		settings Settings
@@ -246,13 +255,8 @@ func TestIdleWorkers(t *testing.T) {
 		{"nobody", usual(small), nil, nil, 0, 1},
 		{"the tenant's is under way", usual(small), nil, func(t *testing.T, p *Plan) { ask(t, p) }, 3, 3},
 		{"the tenant's has stopped", usual(small), nil, func(t *testing.T, p *Plan) { fail(p, ask(t, p), audit.Other, "no") }, 3, 3},
-		{"the tenant's has all it may have", usual(small, func(s *Settings) { s.MaxRecords = 60 }), twoStreams(1), func(t *testing.T, p *Plan) {
-			var burst []audit.Record
-			for i := range int64(60) {
-				burst = append(burst, rec(audit.Identity(fmt.Sprint("t", i)), -i))
-			}
-			p.Take(ask(t, p), more(burst...), nil, 0)
-		}, 3, 3},
+		{"the tenant's has all it may have", usual(small, few), nil, func(t *testing.T, p *Plan) { p.Take(ask(t, p), burst(60), nil, 0) }, 3, 3},
+		{"... but for one", usual(small, few), nil, func(t *testing.T, p *Plan) { p.Take(ask(t, p), burst(59), nil, 0) }, 3, 2},
 		{"each of the tenant's windows wants one", usual(small), twoStreams(2), func(t *testing.T, p *Plan) { p.Take(ask(t, p), page(), nil, 0) }, 4, 2},
 		{"MAX_RECORDS has room for two more pages", usual(small, func(s *Settings) { s.MaxRecords = 6 }), nil, nil, 9, 2},
 		{"... for one", usual(small, func(s *Settings) { s.MaxRecords = 5 }), nil, nil, 9, 1},
@@ -813,19 +817,22 @@ func TestGoesOnBeside(t *testing.T) {
 func TestPageTooLarge(t *testing.T) {
 	p := freshRead(t, twoStreams(3), usual(withTenant))
 	list := askAll(p)
-	for i, r := range list[:3] {
+	for i, r := range list[:2] {
 		o := fail(p, r, audit.PageTooLarge, "the page does not fit")
 		want := Outcome{Notes: []Note{{Warning: true, Text: "the page does not fit: asking for 5 records a page"}}}
 		if diff := cmp.Diff(want, o); diff != "" {
 			t.Errorf("failure %d makes another outcome (-want +got):\n%s", i, diff)
 		}
 	}
-	for _, want := range []int{5, 2, 1} {
+	for i, want := range []int{5, 2, 1} {
 		r := ask(t, p)
 		if r.Limit != want {
 			t.Errorf("asks for %d records, want %d", r.Limit, want)
 		}
 		fail(p, r, audit.PageTooLarge, "the page does not fit")
+		if i == 0 { // one of before says less
+			fail(p, list[2], audit.PageTooLarge, "the page does not fit")
+		}
 		if want == 1 {
 			stopped(t, p, "the page does not fit", "the page does not fit")
 		} else {

@@ -27,13 +27,13 @@ type segment struct {
 }
 
 // windowID tells windows apart as they were planned: n is 0 for the new one, then
-// the place in the backlog; wholeStream means all.
+// the place in the backlog; allWindows means all.
 type windowID struct {
 	tenant bool
 	n      int
 }
 
-const wholeStream = -1
+const allWindows = -1
 
 // take notes that a page of the segment has been taken.
 func (w *segment) take(page audit.Page) {

@@ -214,6 +214,7 @@ func TestHigh(t *testing.T) {
 		{"a rest, local clock fast: the API's clock", collected(now - 500), rest, now - 30, now - 30},
 		{"a rest, API's clock wrong: the newest record", collected(now - 500), rest, now - 400, now - 50},
 		{"a rest, no clock of the API: the newest record", collected(now - 500), rest, 0, now - 50},
+		{"a rest beside an older one: its own end", collected(now-500, backlog(state.Window{Gte: 5, Lte: 6})), rest, now, now},
 		{"first run: the newest record", nil, whole, now, now - 50},
 		{"first run, empty: its own end", nil, page(), now - 20, now - 20},
 		{"first run, empty, no clock of the API: its start", nil, page(), 0, now - 3600},
@@ -400,6 +401,8 @@ func TestRemembers(t *testing.T) {
 		{"the overlap", collected(now - 500), usual(), []audit.Page{page(rec("a", 0), rec("b", -120), rec("c", -121))}, []audit.Record{rec("a", 0), rec("b", -120)}},
 		{"the overlap, of earlier runs", collected(now-500, ids(rec("a", -500), rec("b", -501), rec("c", -620))), usual(),
 			[]audit.Page{page(rec("d", -381))}, []audit.Record{rec("a", -500), rec("b", -501), rec("d", -381)}},
+		{"the overlap before the end of an empty window", collected(now-500, ids(rec("a", -500))), usual(), []audit.Page{page()}, nil},
+		{"... before the API's clock", collected(now-500, ids(rec("a", -500), rec("b", -501))), usual(), []audit.Page{dated(page(), now-380)}, []audit.Record{rec("a", -500)}},
 		{"what an open window shares", collected(now-500, backlog(open(-400, -300, ""))), usual(),
 			[]audit.Page{page(rec("a", 0), rec("b", -299), rec("c", -300), rec("d", -400), rec("e", -401))},
 			[]audit.Record{rec("a", 0), rec("c", -300), rec("d", -400)}},
@@ -468,6 +471,7 @@ func TestLateness(t *testing.T) {
 		{"with the same filter", collected(now-500, since, func(s *state.Stream) { s.Filter = filterA }), usual(func(s *Settings) { s.Filter = filterA }), []audit.Page{page(rec("a", -600))}, 1, 100},
 		{"that a window has yet to bring", collected(now-500, since, backlog(window)), usual(), []audit.Page{page(rec("a", -549), rec("b", -550), rec("c", -560), rec("d", -561))}, 2, 61},
 		{"through the backlog", collected(now-500, since, backlog(window)), usual(), []audit.Page{page(), page(rec("a", -555))}, 0, 0},
+		{"... in whatever order", collected(now-500, since, backlog(window)), usual(), []audit.Page{page(), page(rec("a", -505))}, 0, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

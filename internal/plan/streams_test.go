@@ -23,7 +23,7 @@ import (
 func TestStreams(t *testing.T) {
 	for _, order := range orders {
 		t.Run(order.name, func(t *testing.T) {
-			seeds := 600
+			seeds := 400
 			if testing.Short() {
 				seeds = 60
 			}

@@ -21,7 +21,7 @@ func TestWindows(t *testing.T) {
 		t.Run(order.name, func(t *testing.T) {
 			seeds := 2000
 			if testing.Short() {
-				seeds = 200
+				seeds = 150
 			}
 			for seed := range seeds {
 				windowHistory(t, order.compare, order.cursorsExpire, &choices{rnd: rand.New(rand.NewPCG(uint64(seed), 1))})

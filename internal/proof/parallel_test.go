@@ -135,7 +135,7 @@ func TestCursorBoundToRange(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			q := r.URL.Query()
-			bounds, after := q.Get("effective_at[gte]")+" "+q.Get("effective_at[lte]"), q.Get("after")
+			bounds, after := q.Get("effective_at[gte]")+" "+q.Get("effective_at[lt]"), q.Get("after")
 			if after == "" {
 				ranges[bounds] = true
 			} else if !ranges[bounds] {

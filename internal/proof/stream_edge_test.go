@@ -196,9 +196,9 @@ func TestHangingWindows(t *testing.T) {
 			}
 			cut := time.Now().Unix() - 86400
 			h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault {
-				var lte int64
-				fmt.Sscan(r.URL.Query().Get("effective_at[lte]"), &lte)
-				if r.URL.Query().Has("tenant_only") && lte < cut {
+				var end int64
+				fmt.Sscan(r.URL.Query().Get("effective_at[lt]"), &end)
+				if r.URL.Query().Has("tenant_only") && end <= cut {
 					return fault.Fault{Kind: fault.Hang}
 				}
 				return fault.Fault{}

@@ -244,9 +244,9 @@ func TestCirclesElsewhere(t *testing.T) {
 		h.Env["MAX_RECORDS"] = "100"
 		h.APIFaults.Set(func(n int, r *http.Request) fault.Fault { // the tenant's new window, and the backlog of the others
 			q := r.URL.Query()
-			if q.Has("tenant_only") || q.Get("effective_at[lte]") == fmt.Sprint(backlog.Lte) {
+			if q.Has("tenant_only") || q.Get("effective_at[lt]") == fmt.Sprint(backlog.Lte+1) {
 				id := fmt.Sprint(q.Has("tenant_only"), n%3)
-				body := fmt.Sprintf(`{"object":"list","data":[{"id":%q,"effective_at":%s}],"last_id":%q,"has_more":true}`, id, q.Get("effective_at[lte]"), id)
+				body := fmt.Sprintf(`{"object":"list","data":[{"id":%q,"effective_at":%s}],"last_id":%q,"has_more":true}`, id, q.Get("effective_at[gte]"), id)
 				return fault.Fault{Kind: fault.Refuse, Status: 200, Body: body}
 			}
 			return fault.Fault{}

@@ -3,6 +3,8 @@ package store
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -176,6 +178,9 @@ func TestStagedFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for request, records := range map[string][]string{"s": small, "1": large, "2": large, "3": large, "4": large} {
+				if testing.Short() && (request == "2" || request == "3") {
+					continue
+				}
 				inBubble(t, "logs", func(t *testing.T, x *fixture) {
 					var sent, struck atomic.Int32
 					first, _ := strconv.Atoi(request)
@@ -225,8 +230,9 @@ func TestStagedOtherBytes(t *testing.T) {
 		return fault.Fault{Kind: fault.Fail, Status: 200, Header: http.Header{"Content-Type": {"application/json"}},
 			Body: `{"name":"x","bucket":"logs","generation":"5","size":"` + size + `","crc32c":"` + crc + `"}`}
 	}
+	sum := base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, checksum([]byte("{\"id\":\"a\"}\n"))))
 	for name, f := range map[string]fault.Fault{
-		"size":     answer("9", "AAAAAA=="),
+		"size":     answer("9", sum),
 		"checksum": answer("11", "AAAAAA=="),
 		"none":     answer("11", ""),
 	} {

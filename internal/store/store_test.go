@@ -418,6 +418,8 @@ func TestCommitReadsBack(t *testing.T) {
 		{name: "answer lost once", next: mine, fault: lost, times: 1, after: mine, result: fine},
 		{name: "answers lost", next: mine, fault: lost, after: mine, result: fine},
 		{name: "first, answer lost", first: true, next: mine, fault: lost, times: 1, after: mine, result: fine},
+		{name: "nothing staged, answer lost", next: stateOf(20), fault: lost, times: 1, after: stateOf(20), result: fine},
+		{name: "first, nothing staged, answer lost", first: true, next: stateOf(20), fault: lost, times: 1, after: stateOf(20), result: fine},
 		{name: "applied and failed", next: mine, fault: fault.Fault{Kind: fault.Fail, Status: 503}, after: mine, result: fine},
 		{name: "applied and never answered", next: mine, fault: fault.Fault{Kind: fault.HangAfter}, after: mine, result: fine},
 		{name: "applied and forbidden", next: mine, fault: fault.Fault{Kind: fault.Fail, Status: 403}, after: mine, result: fine},
@@ -543,7 +545,11 @@ func TestPut(t *testing.T) {
 			t.Errorf("it is there: %v", err)
 		}
 		x.holds("logs", "x", "hello")
-		big := strings.Repeat("x", 3<<20)
+		size := 1 << 20
+		if !testing.Short() {
+			size = 17 << 20 // more than the client sends at once unless told otherwise
+		}
+		big := strings.Repeat("x", size)
 		x.faults.Set(nil)
 		if _, err := x.Put(t.Context(), o.If(storage.Conditions{GenerationMatch: attrs.Generation}), "text/plain", []byte(big)); err != nil || x.faults.Count() != 1 {
 			t.Errorf("large: %v, %d requests", err, x.faults.Count())

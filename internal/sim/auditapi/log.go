@@ -13,7 +13,8 @@ import (
 // record is one audit log record.
 type record struct {
 	id     string
-	at     int64 // effective_at
+	at     int64 // effective_at, as it is shown
+	exact  int64 // what filters and order go by, in microseconds; see newRecord
 	raw    []byte
 	seq    int // rank by adding
 	tenant bool
@@ -36,7 +37,18 @@ func newRecord(raw []byte) (*record, error) {
 	if err := json.Compact(&b, raw); err != nil {
 		return nil, fmt.Errorf("adding a record: %w", err)
 	}
-	return &record{id: head.ID, at: *head.At, raw: bytes.Clone(b.Bytes())}, nil
+	return &record{id: head.ID, at: *head.At, exact: *head.At*second + fraction(head.ID), raw: bytes.Clone(b.Bytes())}, nil
+}
+
+// second is one, in the microseconds of a record's exact time. The API keeps
+// fractions of a second that it does not show.
+const second = 1_000_000
+
+// fraction is that of the record with this id.
+func fraction(id string) int64 {
+	h := fnv.New32a()
+	h.Write([]byte(id))
+	return int64(h.Sum32() % second)
 }
 
 // fields are the parts of a record that filters look at.
@@ -126,7 +138,7 @@ func (l *log) compare(a, b *record) int {
 	if l.order.kind == shuffled {
 		return cmp.Or(cmp.Compare(a.rank, b.rank), a.seq-b.seq)
 	}
-	return cmp.Or(cmp.Compare(a.at, b.at), a.seq-b.seq)
+	return cmp.Or(cmp.Compare(a.exact, b.exact), a.seq-b.seq)
 }
 
 // page returns the records of a page, and whether more lie beyond it.
@@ -140,13 +152,13 @@ func (l *log) page(q query, epoch int) (page []*record, more bool, err *apiError
 	lo, hi := 0, len(l.records)
 	if l.order.kind != shuffled {
 		lo, _ = slices.BinarySearchFunc(l.records, q.from, func(r *record, at int64) int {
-			if r.at < at {
+			if r.exact < at {
 				return -1
 			}
 			return 1
 		})
 		hi, _ = slices.BinarySearchFunc(l.records, q.to, func(r *record, at int64) int {
-			if r.at <= at {
+			if r.exact <= at {
 				return -1
 			}
 			return 1

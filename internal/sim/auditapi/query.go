@@ -10,7 +10,7 @@ import (
 
 // query is what a request asks for.
 type query struct {
-	from, to      int64 // of effective_at, both inclusive
+	from, to      int64 // of the exact time, both inclusive, in microseconds
 	limit         int
 	after, before string
 	tenantOnly    bool
@@ -33,7 +33,7 @@ func parseQuery(raw string) (query, *apiError) {
 		value := values[len(values)-1]
 		number := func() (int64, *apiError) {
 			n, err := strconv.ParseInt(value, 10, 64)
-			if err != nil {
+			if err != nil || n > math.MaxInt64/second-1 || n < math.MinInt64/second+1 {
 				return 0, invalid(name, "Invalid type for '%s': expected an integer, but got %q instead.", name, value)
 			}
 			return n, nil
@@ -43,16 +43,16 @@ func parseQuery(raw string) (query, *apiError) {
 		switch name {
 		case "effective_at[gte]":
 			n, bad = number()
-			q.from = max(q.from, n)
+			q.from = max(q.from, n*second)
 		case "effective_at[gt]":
 			n, bad = number()
-			q.from = max(q.from, n+1)
+			q.from = max(q.from, n*second+1)
 		case "effective_at[lte]":
 			n, bad = number()
-			q.to = min(q.to, n)
+			q.to = min(q.to, n*second)
 		case "effective_at[lt]":
 			n, bad = number()
-			q.to = min(q.to, n-1)
+			q.to = min(q.to, n*second-1)
 		case "limit":
 			if n, bad = number(); bad == nil && (n < 1 || n > 100) {
 				bad = invalid(name, "Invalid 'limit': expected a value between 1 and 100, but got %d instead.", n)
@@ -92,7 +92,7 @@ func parseQuery(raw string) (query, *apiError) {
 }
 
 func (q *query) matches(r *record) bool {
-	if r.at < q.from || r.at > q.to {
+	if r.exact < q.from || r.exact > q.to {
 		return false
 	}
 	if len(q.filters) == 0 {
