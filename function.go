@@ -172,9 +172,8 @@ type run struct {
 }
 
 func (c *Collector) newRun(log *slog.Logger) *run {
-	if c.store.StateInFeed() {
-		log.Warn("STATE_KEY lies under GCS_PREFIX, where the feed ingests it and may delete it: set it to a name outside, and move the object there",
-			"state_key", c.cfg.StateKey, "gcs_prefix", c.cfg.Prefix)
+	for _, w := range c.cfg.Warnings() {
+		log.Warn(w.Text, "remedy", w.Remedy)
 	}
 	return &run{Collector: c, log: log, started: time.Now(), pace: pace{width: c.cfg.Concurrency, most: c.cfg.Concurrency}}
 }
@@ -293,6 +292,9 @@ func handle(ctx context.Context, e event.Event) error {
 		log.Error("Message refused: " + err.Error())
 		return answer(http.StatusBadRequest, err)
 	}
+	if message.doubt != "" {
+		log.Warn("Message not understood, and taken for a run: " + message.doubt)
+	}
 	c, err := sharedCollector(ctx)
 	if err != nil {
 		log.Error(err.Error())
@@ -330,7 +332,7 @@ func openEvent(e event.Event) (message []byte, published time.Time, err error) {
 		} `json:"message"`
 	}
 	if err := json.Unmarshal(e.Data(), &data); err != nil {
-		return nil, published, fmt.Errorf("event data is no Pub/Sub message: %w", err)
+		return nil, published, errors.New(`event data is no Pub/Sub message: it must be a JSON object with a "message", whose "data" is in base64`)
 	}
 	if data.Message == nil {
 		return nil, published, errors.New(`event data has no "message": it is no Pub/Sub message`)

@@ -354,7 +354,7 @@ func TestServer(t *testing.T) {
 		"no message":      {harness.PublishedType, "{}", "no Pub/Sub message"},
 		"no object":       {harness.PublishedType, "[1]", "no Pub/Sub message"},
 		"data not base64": {harness.PublishedType, `{"message":{"data":"?"}}`, "no Pub/Sub message"},
-		"no such key":     {harness.PublishedType, harness.Message(`{"backfill": {"since": "1d"}}`), "unknown field"},
+		"no such key":     {harness.PublishedType, harness.Message(`{"backfill": {"since": "1d"}}`), "known are"},
 	} {
 		if status, body := harness.Post(t, p.url, e.kind, e.data); status != 400 || !strings.Contains(body, e.want) {
 			t.Errorf("%s: %d %q", name, status, body)
@@ -367,7 +367,13 @@ func TestServer(t *testing.T) {
 		t.Errorf("bad events caused %d requests", n)
 	}
 
-	p.run(t)
+	p.publish(t, `{"backfill": {"from": "4d"}}`)
+	p.log.WaitFor(t, `"severity":"ERROR","message":"Backfill refused: there is no state yet: `)
+	p.publish(t, `{"backfil": {"from": "4d"}}`)
+	p.log.WaitFor(t, `"severity":"WARNING","message":"Message not understood, and taken for a run: it has \"backfil\" (did you mean \"backfill\"?)`)
+	if n := strings.Count(p.log.String(), "not understood"); n != 1 || h.Stored().Watermark == 0 {
+		t.Errorf("%d warnings, state %+v\n%s", n, h.Stored(), p.log)
+	}
 	h.Add(1, 0, 0)
 	if status := p.event(); status != 200 {
 		t.Errorf("push: %d", status)
@@ -384,6 +390,28 @@ func TestServer(t *testing.T) {
 	p.log.WaitFor(t, `: the next runs collect it"`)
 	p.publish(t, `{"backfill": {"from": "1h"}}`) // of what is collected, as where it is delivered twice
 	p.log.WaitFor(t, `"message":"Backfill: nothing to do: the range is collected, or in the backlog: all from `)
+
+	p.publish(t, `{"backfill": {"from": "1h", "to": "2099-12-31"}}`)
+	p.log.WaitFor(t, `"severity":"ERROR","message":"Backfill refused: `)
+
+	// What may succeed later comes again.
+	for want, f := range map[string]fault.Script{
+		"reading state": func(int, *http.Request) fault.Fault { return fault.Fault{Kind: fault.Refuse, Status: 403} },
+		"runs got ahead of this five times": func(_ int, r *http.Request) fault.Fault {
+			if r.Method != http.MethodGet {
+				h.WriteState(h.ReadState())
+			}
+			return fault.Fault{}
+		},
+	} {
+		h.BucketFaults.Set(f)
+		status, body := harness.Post(t, p.url, harness.PublishedType, harness.Message(`{"backfill": {"from": "9d", "to": "8d"}}`))
+		if status != 500 || !strings.Contains(body, want) {
+			t.Errorf("%s: %d %q", want, status, body)
+		}
+		p.log.WaitFor(t, `"severity":"ERROR","message":"Backfill failed: `+want)
+	}
+	h.BucketFaults.Set(nil)
 
 	p.publish(t, `{"check": true}`)
 	p.log.WaitFor(t, `"check":"probe_move","result":"ok"`)
@@ -414,6 +442,25 @@ func TestServerWithBadSettings(t *testing.T) {
 			if status != 500 || !strings.Contains(body, want) || strings.Contains(body, world.Key) {
 				t.Errorf("%d %q: want it to name %s, and no key", status, body, want)
 			}
+		}
+	}
+}
+
+// TestOddSettings: what is odd about settings and works is said once a run.
+func TestOddSettings(t *testing.T) {
+	h := newWorld(t)
+	h.Env["GCS_PREFIX"], h.Env["EVENT_TYPES"] = "openai//auditlog", "login.failed,api_key.create"
+	p := serve(t, h.Env)
+	for range 2 {
+		p.run(t)
+	}
+	for _, want := range []string{
+		`"severity":"WARNING","message":"GCS_PREFIX \"openai//auditlog\" has an empty part","event_id":"event-1","remedy":"set GCS_PREFIX to \"openai/auditlog\", `,
+		`"severity":"WARNING","message":"EVENT_TYPES names \"api_key.create\" (api_key.created?), which is not a known type: is it misspelt?","event_id":"event-1","remedy":"`,
+	} {
+		p.log.WaitFor(t, want)
+		if n := strings.Count(p.log.String(), want); n != 2 {
+			t.Errorf("%d times %s\n%s", n, want, p.log)
 		}
 	}
 }

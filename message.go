@@ -1,13 +1,14 @@
 package auditlog
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,41 +22,86 @@ import (
 type message struct {
 	check    bool
 	backfill *state.Backfill
+	doubt    string // why it is taken for a run, where it may be meant for more
 }
 
 // readMessage reads a message. One that asks for nothing, whatever it holds, asks
-// for a run: people press "Force run", or publish any text. How long ago counts
-// from when it was published, so that it says the same when delivered again.
+// for a run: people press "Force run", or publish any text. One that asks for a check
+// or a backfill, and is wrong, is refused: a run is not what it wants. How long ago
+// counts from when it was published, so that it says the same when delivered again.
 func readMessage(data []byte, published time.Time) (message, error) {
 	var keys map[string]json.RawMessage
 	if json.Unmarshal(data, &keys) != nil {
+		// Some shells leave quotes around it, some editors a byte order mark.
+		if text := string(data); strings.HasPrefix(strings.TrimLeft(text, "\"'`\ufeff \t\r\n"), "{") {
+			return message{doubt: "it begins like a JSON object, and is none: " + audit.Shorten(text)}, nil
+		}
 		return message{}, nil
 	}
 	check, checks := keys["check"]
 	backfill, backfills := keys["backfill"]
+	names := slices.Sorted(maps.Keys(keys))
 	switch {
 	case !checks && !backfills:
-		return message{}, nil
+		return message{doubt: strange(names, "backfill", "check")}, nil
 	case len(keys) > 1:
-		return message{}, errors.New(`message with "check" or "backfill" must have no other key`)
+		return message{}, fmt.Errorf(`message with "check" or "backfill" must have no other key: it has %s`, quoted(names))
 	case checks:
 		if string(check) != "true" {
-			return message{}, errors.New(`message must be {"check": true}, or have no "check"`)
+			return message{}, fmt.Errorf(`message must be {"check": true}, or have no "check": it is %s`, audit.Shorten(string(check)))
 		}
 		return message{check: true}, nil
 	}
-	// No "again": a message may be delivered twice.
-	var text struct{ From, To string }
-	d := json.NewDecoder(bytes.NewReader(backfill))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&text); err != nil {
-		return message{}, fmt.Errorf(`"backfill": %s: it must be {"from": "...", "to": "..."}`, audit.Shorten(err.Error()))
-	}
-	want, err := ParseBackfill(text.From, text.To, published)
+	want, err := readBackfill(backfill, published)
 	if err != nil {
 		return message{}, fmt.Errorf(`"backfill": %w`, err)
 	}
 	return message{backfill: &want}, nil
+}
+
+// readBackfill reads the value of "backfill". It knows no "again": a message may be
+// delivered twice.
+func readBackfill(value []byte, published time.Time) (state.Backfill, error) {
+	const form = `it must be {"from": "...", "to": "..."}`
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(value, &fields) != nil || fields == nil {
+		return state.Backfill{}, fmt.Errorf("%s, and is %s", form, audit.Shorten(string(value)))
+	}
+	var from, to string
+	var others []string
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		end := map[string]*string{"from": &from, "to": &to}[strings.ToLower(name)]
+		switch {
+		case end == nil:
+			others = append(others, name)
+		case json.Unmarshal(fields[name], end) != nil:
+			return state.Backfill{}, fmt.Errorf("%s: %q is %s", form, name, audit.Shorten(string(fields[name])))
+		}
+	}
+	if len(others) > 0 {
+		return state.Backfill{}, errors.New(strange(others, "from", "to"))
+	}
+	return ParseBackfill(from, to, published)
+}
+
+// strange says which names are not known; "" where there are none.
+func strange(names []string, known ...string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("it has %s; known are %s", quoted(names, known...), quoted(known))
+}
+
+// quoted lists names, each with the known one that it may be meant for.
+func quoted(names []string, known ...string) string {
+	list := make([]string, len(names))
+	for i, name := range names {
+		list[i] = strconv.Quote(name)
+		if nearest := audit.Nearest(name, known); nearest != "" {
+			list[i] += fmt.Sprintf(" (did you mean %q?)", nearest)
+		}
+	}
+	return audit.Shorten(strings.Join(list, ", "))
 }
 
 // ParseBackfill reads the ends of a range: dates (UTC; as an end, the day
@@ -109,7 +155,7 @@ func (c *Collector) Backfill(ctx context.Context, log *slog.Logger, want state.B
 			return from, to, err
 		}
 		if snapshot.First() {
-			return from, to, errors.New("there is no state yet: let a first run begin it; LOOKBACK_HOURS says how far back that reaches")
+			return from, to, &state.Refused{Reason: errors.New("there is no state yet: let a first run begin it; LOOKBACK_HOURS says how far back that reaches")}
 		}
 		if snapshot.Note != "" { // what is committed below has it in it
 			log.Warn(snapshot.Note)
@@ -134,15 +180,19 @@ func (c *Collector) Backfill(ctx context.Context, log *slog.Logger, want state.B
 	return from, to, errors.New("runs got ahead of this five times: try again")
 }
 
-// backfillAsked does the backfill that a message asks for.
+// backfillAsked does the backfill that a message asks for. Its error is what may be
+// over when the message is delivered again.
 func (c *Collector) backfillAsked(ctx context.Context, log *slog.Logger, want state.Backfill) error {
 	from, to, err := c.Backfill(ctx, log, want)
 	switch {
 	case errors.Is(err, state.ErrCollected): // as where the message is delivered twice
 		log.Warn("Backfill: nothing to do: " + err.Error())
 		return nil
-	case err != nil:
+	case errors.As(err, new(*state.Refused)):
 		log.Error("Backfill refused: " + err.Error())
+		return nil
+	case err != nil:
+		log.Error("Backfill failed: " + err.Error())
 		return err
 	}
 	log.Info(fmt.Sprintf("Backfill from %s to %s: the next runs collect it", from.Format(time.RFC3339), to.Format(time.RFC3339)))

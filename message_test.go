@@ -17,35 +17,52 @@ import (
 // testNow is when the tests' messages are published.
 var testNow = time.Date(2026, 11, 24, 1, 0, 0, 0, time.UTC)
 
-// messages are what people publish, and what each asks for, or a part of the
-// error.
+// messages are what people publish, and what each asks for, a part of why it is
+// taken for a run, or a part of the error.
 var messages = []struct{ message, want string }{
 	{"", "run"},
 	{"{}", "run"},
+	{" {\n}\n", "run"},
 	{"null", "run"},
 	{"run now", "run"},
 	{`"check"`, "run"},
 	{`["check"]`, "run"},
-	{`{"other": 1}`, "run"},
-	{`{"Check": true}`, "run"},
+	{`[{"check": true}]`, "run"},
+	{`{"other": 1}`, `doubt: it has "other"; known are "backfill", "check"`},
+	{`{"Check": true}`, `doubt: it has "Check" (did you mean "check"?)`},
+	{`{"chek": true}`, `doubt: it has "chek" (did you mean "check"?); known are`},
+	{`{"backfil": {"from": "1d"}}`, `doubt: it has "backfil" (did you mean "backfill"?); known are`},
+	{`{"backfill ": {}, "a\nb": 1}`, `doubt: it has "a\nb", "backfill " (did you mean "backfill"?); known are`},
+	{`{"backfill":{"from":"2026-10-01","to":"2026-10-02"}`, `doubt: it begins like a JSON object, and is none: {"backfill":{"from":"2026-10-01","to":"2026-10-02"}`},
+	{`{check: true}`, "doubt: it begins like a JSON object, and is none: {check: true}"},
+	{`{"check": true} {}`, "doubt: it begins like a JSON object"},
+	{`'{"check": true}'`, "doubt: it begins like a JSON object"},       // as some shells pass it
+	{`"{\"check\": true}"`, "doubt: it begins like a JSON object"},     // ... or quote it
+	{"\ufeff{\"check\": true}", "doubt: it begins like a JSON object"}, // as some editors write it
 	{`{"check": true}`, "check"},
 	{"{\r\n\t\"check\" : true\r\n}\r\n", "check"},
-	{`{"check": false}`, `message must be {"check": true}`},
-	{`{"check": "true"}`, `message must be {"check": true}`},
-	{`{"check": true, "backfill": {}}`, "no other key"},
-	{`{"check": true, "other": 1}`, "no other key"},
+	{`{"check": false}`, `error: message must be {"check": true}, or have no "check": it is false`},
+	{`{"check": "yes"}`, `error: message must be {"check": true}, or have no "check": it is "yes"`},
+	{`{"check": null}`, `error: message must be {"check": true}, or have no "check": it is null`},
+	{`{"check": true, "backfill": {}}`, `error: message with "check" or "backfill" must have no other key: it has "backfill", "check"`},
+	{`{"check": true, "other": 1}`, `no other key: it has "check", "other"`},
 	{`{"backfill": {"from": "2026-11-01", "to": "2026-11-03"}}`, "2026-11-01T00:00:00Z 2026-11-03T23:59:59Z"},
 	{`{"backfill": {"from": "2026-11-01T05:00:00+01:00", "to": "2026-11-03"}}`, "2026-11-01T04:00:00Z 2026-11-03T23:59:59Z"},
 	{`{"backfill": {"from": "2026-11-01"}}`, "2026-11-01T00:00:00Z -"},
-	{`{"backfill": {"from": "2d", "to": "12h"}}`, "2026-11-22T01:00:00Z 2026-11-23T13:00:00Z"},
+	{`{"backfill": {"from": "2026-11-01", "to": null}}`, "2026-11-01T00:00:00Z -"},
+	{`{"backfill": {"From": "2d", "TO": "12h"}}`, "2026-11-22T01:00:00Z 2026-11-23T13:00:00Z"},
 	{`{"backfill": {"from": "1d"}, "other": 1}`, "no other key"},
-	{`{"backfill": "30d"}`, `it must be {"from": "...", "to": "..."}`},
-	{`{"backfill": null}`, `from: ""`},
+	{`{"backfill": "30d"}`, `error: "backfill": it must be {"from": "...", "to": "..."}, and is "30d"`},
+	{`{"backfill": ["30d"]}`, `error: "backfill": it must be {"from": "...", "to": "..."}, and is ["30d"]`},
+	{`{"backfill": null}`, `error: "backfill": it must be {"from": "...", "to": "..."}, and is null`},
 	{`{"backfill": {}}`, `from: ""`},
+	{`{"backfill": {"from": 30}}`, `error: "backfill": it must be {"from": "...", "to": "..."}: "from" is 30`},
+	{`{"backfill": {"from": "1d", "to": {"day": 1}}}`, `"to" is {"day": 1}`},
 	{`{"backfill": {"from": "yesterday"}}`, `"backfill": from: "yesterday" is neither a date (2026-11-24), a time (2026-11-24T01:00:00Z) nor an age (30d, 12h)`},
 	{`{"backfill": {"from": "1d", "to": "1w"}}`, `"backfill": to: "1w" is neither a date (`},
-	{`{"backfill": {"since": "1d"}}`, `unknown field "since"`},
-	{`{"backfill": {"from": "1d", "again": true}}`, `unknown field "again"`}, // a message may be delivered twice
+	{`{"backfill": {"since": "1d"}}`, `error: "backfill": it has "since"; known are "from", "to"`},
+	{`{"backfill": {"form": "1d", "until": "12h"}}`, `error: "backfill": it has "form" (did you mean "from"?), "until"; known are "from", "to"`},
+	{`{"backfill": {"from": "1d", "again": true}}`, `error: "backfill": it has "again"; known are`}, // a message may be delivered twice
 }
 
 func TestReadMessage(t *testing.T) {
@@ -54,7 +71,9 @@ func TestReadMessage(t *testing.T) {
 		var got string
 		switch {
 		case err != nil:
-			got = err.Error()
+			got = "error: " + err.Error()
+		case m.doubt != "":
+			got = "doubt: " + m.doubt
 		case m.check:
 			got = "check"
 		case m.backfill != nil:
@@ -66,8 +85,13 @@ func TestReadMessage(t *testing.T) {
 		default:
 			got = "run"
 		}
-		if err == nil && got != tt.want || err != nil && !strings.Contains(got, tt.want) {
+		if whole := err == nil && m.doubt == ""; whole && got != tt.want || !whole && (tt.want == "run" || !strings.Contains(got, tt.want)) {
 			t.Errorf("%s: %q, want %q", tt.message, got, tt.want)
+		}
+		for _, never := range []string{"json", "unmarshal", "unexpected", "invalid"} { // Go's words, not ours
+			if strings.Contains(got, never) {
+				t.Errorf("%s: %q has %q", tt.message, got, never)
+			}
 		}
 	}
 }
@@ -174,7 +198,8 @@ func checkOneLine(t *testing.T, err error) {
 }
 
 // FuzzMessage: any bytes ask for a run, a check or a backfill, or are an error of
-// one line. What asks for something and cannot be followed is never a run.
+// one line. What asks for something and cannot be followed is never a run; a run that
+// an object with other keys is taken for says why, in one line.
 func FuzzMessage(f *testing.F) {
 	for _, m := range messages {
 		f.Add([]byte(m.message))
@@ -185,7 +210,7 @@ func FuzzMessage(f *testing.F) {
 	f.Add([]byte("{\"backfill\":{\"\\n\xff\":1}}"))
 	f.Add([]byte(`{"\u0063heck":true}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		list, _ := members(data)
+		list, isObject := members(data)
 		found := map[string]string{}
 		for _, m := range list {
 			found[m.name] = string(m.value)
@@ -193,12 +218,17 @@ func FuzzMessage(f *testing.F) {
 		check, checks := found["check"]
 		_, backfills := found["backfill"]
 		m, err := readMessage(data, testNow)
+		if m.doubt != "" {
+			checkOneLine(t, errors.New(m.doubt))
+		}
 		switch {
 		case err != nil:
 			checkOneLine(t, err)
-			if !checks && !backfills || m.check || m.backfill != nil {
+			if !checks && !backfills || m != (message{}) {
 				t.Fatalf("error %v, and %+v", err, m)
 			}
+		case isObject && (m.doubt != "") != (len(found) > 0 && !checks && !backfills), m.doubt != "" && !bytes.ContainsRune(data, '{'):
+			t.Fatalf("taken for a run because %q", m.doubt)
 		case m.check && m.backfill != nil:
 			t.Fatal("asks for two things")
 		case m.check != (checks && check == "true"), (m.backfill != nil) != backfills, (checks || backfills) && len(found) != 1:

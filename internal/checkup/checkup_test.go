@@ -162,6 +162,8 @@ const (
 	itself           = "talk to Cloud Storage itself: a proxy or emulator on the way drops the preconditions of requests"
 	ruleRemedy       = "limit the rule to gs://logs/openai-auditlog/ (matchesPrefix), or to noncurrent versions"
 	keyRemedy        = "OPENAI_ADMIN_KEY is wrong or revoked: create an Admin key and set it"
+	kindRemedy       = "create an Admin key (platform.openai.com, Settings > Organization > Admin keys) and set OPENAI_ADMIN_KEY to it"
+	typesRemedy      = "correct EVENT_TYPES; leave a type that OpenAI has added of late as it is"
 	sameOrganization = `set the Admin key of the state's organization, or give each organization a STATE_KEY and GCS_PREFIX of its own; if it was renamed, remove "organization" from the state object`
 	baseRemedy       = "check OPENAI_BASE_URL: what answers there is not the audit log API"
 )
@@ -261,10 +263,27 @@ func TestCheckFindings(t *testing.T) {
 		}
 	}
 	states := func(h *harness.H) { h.Env["STATE_BUCKET"] = "states" }
+	key := func(key string) func(*harness.H) {
+		return func(h *harness.H) {
+			h.Env["OPENAI_ADMIN_KEY"] = key
+			h.API.SetKey(key)
+		}
+	}
 
 	for _, c := range []checkCase{
 		{"state_in_feed", func(h *harness.H) { h.Env["STATE_KEY"] = "openai-auditlog/state.json" }, "settings", checkup.ResultWarning, "lies under GCS_PREFIX",
 			"set STATE_KEY to a name outside, for example state/openai-auditlog/state.json, and move the object there if there is one"},
+
+		{"empty_part", func(h *harness.H) { h.Env["GCS_PREFIX"] = "openai//auditlog" }, "settings", checkup.ResultWarning, `GCS_PREFIX "openai//auditlog" has an empty part`,
+			`set GCS_PREFIX to "openai/auditlog", and let the feed read gs://logs/openai/auditlog/`},
+		{"misspelt_type", func(h *harness.H) { h.Env["EVENT_TYPES"] = "login.succeeded,login.fail" }, "settings", checkup.ResultWarning,
+			`EVENT_TYPES names "login.fail" (login.failed?), which is not a known type: is it misspelt?`, typesRemedy},
+		{"project_key", key("sk-proj-0123"), "settings", checkup.ResultWarning, "OPENAI_ADMIN_KEY begins with sk-proj-, as a project's key does", kindRemedy},
+		{"service_account_key", key("sk-svcacct-0123"), "settings", checkup.ResultWarning, "begins with sk-svcacct-, as a service account's key does", kindRemedy},
+		{"session_key", key("sess-0123"), "settings", checkup.ResultWarning, "begins with sess-, as a browser session's key does", kindRemedy},
+		{"project_key_refused", func(h *harness.H) { h.Env["OPENAI_ADMIN_KEY"] = "sk-proj-0123" }, "api", checkup.ResultFailure, "answered 401", keyRemedy},
+		{"odd_twice", then(key("sk-proj-0123"), func(h *harness.H) { h.Env["EVENT_TYPES"] = "moon.landed" }), "settings", checkup.ResultWarning,
+			`is it misspelt?; OPENAI_ADMIN_KEY begins with`, typesRemedy + "; " + kindRemedy},
 
 		{"wrong_key", func(h *harness.H) { h.API.SetKey("another") }, "api", checkup.ResultFailure, "answered 401 Unauthorized: Incorrect API key provided.", keyRemedy},
 		{"missing_scope", func(h *harness.H) { h.API.SetMissingScopes(true) }, "api", checkup.ResultFailure, "Missing scopes", "give the key the scope api.audit_logs.read"},
@@ -350,6 +369,8 @@ func TestCheckFindings(t *testing.T) {
 		{"root_folder", then(func(h *harness.H) { h.Env["STATE_KEY"] = "state.json" }, deny("logs", "create", "staged/")), "probe_create", checkup.ResultFailure, "storage.objects.create",
 			"grant Storage Object User (roles/storage.objectUser) on the bucket gs://logs to the account that runs this"},
 
+		{"state_in_feed_no_create", then(func(h *harness.H) { h.Env["STATE_KEY"] = "openai-auditlog/state.json" }, deny("logs", "create", "staged-")), "probe_create", checkup.ResultFailure, "storage.objects.create",
+			"grant Storage Object User (roles/storage.objectUser) on the managed folder gs://logs/staged-openai-auditlog/staged/state.json/, or on the bucket, to the account that runs this"},
 		{"no_feed_create", deny("logs", "create", "openai-auditlog/"), "feed_create", checkup.ResultFailure, "storage.objects.create is not allowed",
 			"grant Storage Object Creator (roles/storage.objectCreator) on the managed folder gs://logs/openai-auditlog/, or on the bucket, to the account that runs this"},
 		{"no_feed_read", then(states, deny("logs", "get", "openai-auditlog/")), "feed_read", checkup.ResultFailure, "storage.objects.get is not allowed",
@@ -362,6 +383,10 @@ func TestCheckFindings(t *testing.T) {
 		{"edited", edit(func(s *state.State) { s.Watermark -= 100 }), "state", checkup.ResultOK, "was set by hand", ""},
 		{"stale", func(*harness.H) { time.Sleep(4 * time.Hour) }, "state", checkup.ResultWarning, "by a run 4 hours ago: no run has committed since",
 			"see whether the job in Cloud Scheduler is paused or fails, whether the topic has its trigger, and what the function's log says under \"Run failed\""},
+		{"another_functions", func(h *harness.H) {
+			h.WriteState(fmt.Appendf(nil, `{"last_effective_at": %d}`, time.Now().Unix()))
+			time.Sleep(2 * time.Hour)
+		}, "state", checkup.ResultOK, "is collected, by a run 2 hours ago", ""},
 		{"ahead", edit(func(s *state.State) { s.High += 3 * 3600; s.Watermark = s.High }), "state", checkup.ResultWarning, `its "high" is 2 hours ahead of now`,
 			"compare this host's clock, and that of the runs, with the API's; where \"high\" or last_effective_at was set by hand, set it back"},
 		{"backlog", edit(func(s *state.State) {
@@ -383,6 +408,12 @@ func TestCheckFindings(t *testing.T) {
 			time.Sleep(2 * time.Hour)
 		}), "staged", checkup.ResultWarning, "records of a run 2 hours ago are committed but not published: gs://logs/state/openai-auditlog/staged/",
 			"see what the function's log says under \"publishing\"; once that is mended, the next run publishes them"},
+		{"staged_just_now", func(h *harness.H) {
+			deny("logs", "move", "")(h)
+			h.Add(1, 1, 1)
+			h.Run()
+			h.Bucket.Deny(nil)
+		}, "staged", checkup.ResultOK, "the last run's records are about to be published, or the next run publishes them: gs://logs/state/openai-auditlog/staged/", ""},
 		{"staged_rewritten", then(func(h *harness.H) {
 			h.Add(1, 1, 1)
 			h.MustRun()
@@ -732,6 +763,12 @@ func TestCheckTenant(t *testing.T) {
 					t.Errorf("asks for %s", r.Query)
 				}
 			}
+		}
+		h.APIFaults.Set(nil)
+		h.Put(true, "login.failed", 5)
+		h.MustRun()
+		if f := check(h)["state"]; !strings.Contains(f.Detail, ", of tenant-scoped records all before ") {
+			t.Errorf("%+v", f)
 		}
 		h.Env["TENANT_EVENTS"] = "false"
 		if f, ok := check(h)["tenant"]; ok {

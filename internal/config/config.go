@@ -6,10 +6,12 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
+	"path"
 	"reflect"
 	"slices"
 	"strings"
@@ -106,7 +108,11 @@ func Load(environ map[string]string) (Config, error) {
 
 	// A key from a file or a secret manager often ends in a line break.
 	c.AdminKey = openai.Key(strings.TrimSpace(string(c.AdminKey)))
-	if !failed["OPENAI_ADMIN_KEY"] && (c.AdminKey == "" || strings.ContainsFunc(string(c.AdminKey), notVisibleASCII)) {
+	switch key := string(c.AdminKey); {
+	case failed["OPENAI_ADMIN_KEY"]:
+	case strings.Trim(key, "\"'`“”‘’") != key:
+		fault("OPENAI_ADMIN_KEY", "has quotes around it: set it without them (its value is not shown)")
+	case key == "" || strings.ContainsFunc(key, notVisibleASCII):
 		fault("OPENAI_ADMIN_KEY", "holds characters that no key has (its value is not shown)")
 	}
 	for _, name := range []string{"GCS_BUCKET", "GCS_PREFIX", "STATE_KEY", "STATE_BUCKET"} {
@@ -124,10 +130,7 @@ func Load(environ map[string]string) (Config, error) {
 	if c.StateBucket == "" {
 		c.StateBucket = c.Bucket
 	}
-	c.Prefix = strings.Trim(c.Prefix, "/")
-	if c.Prefix == "" {
-		fault("GCS_PREFIX", "names no folder: the feed must not read the whole bucket")
-	}
+	c.loadPrefix(fault)
 	// Of a path like a/.. the folder of staged objects would be that of others.
 	if !fs.ValidPath(c.StateKey) || c.StateKey == "." {
 		fault("STATE_KEY", "%q has an empty part or one of dots: name the object otherwise, and rename it if there is one", c.StateKey)
@@ -155,6 +158,26 @@ func Load(environ map[string]string) (Config, error) {
 		return Config{}, fmt.Errorf("bad settings: %s", strings.Join(faults, "; "))
 	}
 	return c, nil
+}
+
+// loadPrefix refuses a prefix that the feed would not find: Storage takes dots for
+// names, and what tidies a URL on its way does not.
+func (c *Config) loadPrefix(fault func(name, format string, args ...any)) {
+	folder, isURL := strings.CutPrefix(c.Prefix, "gs://")
+	if isURL {
+		_, folder, _ = strings.Cut(folder, "/")
+	}
+	instead := cmp.Or(strings.Trim(path.Clean("/"+folder), "/"), "openai-auditlog")
+	dots := func(part string) bool { return part == "." || part == ".." }
+	c.Prefix = strings.Trim(c.Prefix, "/")
+	switch {
+	case c.Prefix == "":
+		fault("GCS_PREFIX", "names no folder: the feed must not read the whole bucket")
+	case isURL:
+		fault("GCS_PREFIX", "%q is not a folder's name: set it without gs:// and the bucket, to %q", c.Prefix, instead)
+	case slices.ContainsFunc(strings.Split(c.Prefix, "/"), dots):
+		fault("GCS_PREFIX", "%q has a part of dots: set it to %q", c.Prefix, instead)
+	}
 }
 
 // longestFilter is in bytes. Servers and proxies take a request's line of 8 KiB.

@@ -25,13 +25,29 @@ type Backfill struct {
 // ErrCollected is a backfill of what has been collected.
 var ErrCollected = errors.New("the range is collected, or in the backlog")
 
+// Refused is a backfill that a state has no place for: to ask for the same at once
+// again is of no use.
+type Refused struct{ Reason error }
+
+func (r *Refused) Error() string { return r.Reason.Error() }
+
+func (r *Refused) Unwrap() error { return r.Reason }
+
 // AddBackfill puts a range into the backlog, for the next runs to collect with
 // this filter, and returns it as it was put there. With tenant that is done for
 // tenant-scoped records, too, where runs have read any. added is false where the
 // backlog has the range already.
 //
 // A range that holds collected seconds is refused, unless it is asked for again.
+// Every error is a *Refused.
 func (s *State) AddBackfill(want Backfill, f audit.Filter, tenant bool) (asked Span, added bool, err error) {
+	if asked, added, err = s.addBackfill(want, f, tenant); err != nil {
+		err = &Refused{err}
+	}
+	return asked, added, err
+}
+
+func (s *State) addBackfill(want Backfill, f audit.Filter, tenant bool) (asked Span, added bool, err error) {
 	asked, added, err = s.Stream.addBackfill(want, f)
 	if !tenant || s.Tenant == nil || s.Tenant.Untouched || err != nil && !errors.Is(err, ErrCollected) {
 		return asked, added, err

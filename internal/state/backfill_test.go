@@ -240,8 +240,14 @@ func TestBackfillRefused(t *testing.T) {
 					t.Errorf("error %q lacks %q", err, part)
 				}
 			}
+			if refused := new(*Refused); !errors.As(err, refused) || (*refused).Error() != err.Error() {
+				t.Errorf("%v is no refusal", err)
+			}
 			if added || errors.Is(err, ErrCollected) != tt.is {
 				t.Errorf("added %v, collected %v, error %v", added, errors.Is(err, ErrCollected), err)
+			}
+			if !errors.As(err, new(*Refused)) {
+				t.Errorf("%v is not known as a refusal", err)
 			}
 			if diff := cmp.Diff(tt.before, s.Stream); diff != "" {
 				t.Errorf("changes the state (-want +got):\n%s", diff)
@@ -350,7 +356,7 @@ func TestBackfillOfStreams(t *testing.T) {
 				t.Errorf("the tenant's stream is another: %v", s.Tenant != before)
 			}
 			if tt.err != "" {
-				if err == nil || !strings.HasPrefix(err.Error(), tt.err) {
+				if err == nil || !strings.HasPrefix(err.Error(), tt.err) || !errors.As(err, new(*Refused)) {
 					t.Errorf("error %v, want %q", err, tt.err)
 				}
 				return
