@@ -221,6 +221,7 @@ func (s Summary) LogValue() slog.Value {
 	return slog.GroupValue(
 		slog.Int("records", s.Records),
 		slog.Int("skipped", s.Skipped),
+		slog.Int("changed", s.Changed),
 		slog.Int("late", s.Late),
 		slog.Int64("max_lateness_seconds", s.MaxLateness),
 		slog.Int("pages", s.Pages),

@@ -169,7 +169,7 @@ func TestFirstRun(t *testing.T) {
 		`"severity":"INFO","message":"Page 1: Retrieved 100 events"`, `"Page 3: Retrieved 50 events"`,
 		fmt.Sprintf(`"Saved state: last_effective_at=%d"`, newest),
 		`"Wrote 250 records to gs://logs/` + name + `"`, `"Successfully processed 250 records"`,
-		`"message":"Run ended","event_id":"event-1","run":{"records":250,"skipped":0,"late":0,"max_lateness_seconds":0,"pages":3,"retries":0,"rate_limit_wait_seconds":0,` +
+		`"message":"Run ended","event_id":"event-1","run":{"records":250,"skipped":0,"changed":0,"late":0,"max_lateness_seconds":0,"pages":3,"retries":0,"rate_limit_wait_seconds":0,` +
 			fmt.Sprintf(`"bytes":%d,"object":"gs://logs/%s","open_windows":0,"watermark":%d,"lag_seconds":`, len(data), name, newest),
 	} {
 		p.log.WaitFor(t, want)

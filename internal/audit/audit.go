@@ -11,20 +11,43 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 )
 
-// Identity tells one record from all others.
-type Identity string
+// Identity tells one record from all others. The id alone does not: one request to
+// OpenAI can cause several records, which share it.
+type Identity struct {
+	ID   string
+	At   int64  // effective_at, Unix seconds
+	Type uint64 // a hash of the record's "type"
+}
+
+// AnyType is the type of an identity of which only id and time are known.
+const AnyType = 0
 
 // Record is one audit record: what the collector needs of it, and its bytes.
 type Record struct {
-	ID  Identity
-	At  int64  // effective_at, Unix seconds
-	Raw []byte // as received; valid until the next page is read into the same buffer
+	ID   string
+	At   int64  // effective_at, Unix seconds
+	Type uint64 // a hash of its "type"
+	Raw  []byte // as received; valid until the next page is read into the same buffer
 }
 
+// Identity is what tells the record from all others.
+func (r Record) Identity() Identity { return Identity{r.ID, r.At, r.Type} }
+
+// Line is a hash of the record's line, to see whether it is the same as before.
+func (r Record) Line() uint64 { return hash(Compact(nil, r.Raw)) }
+
+// TypeOf is the type of an identity, of a record's "type".
+func TypeOf(text string) uint64 { return hash([]byte(text)) }
+
+// hash is never 0. The state keeps hashes: no release may choose another.
+func hash(b []byte) uint64 { return max(1, xxhash.Sum64(b)) }
+
 // Page is one answer, checked whole: every record has an id and a time within
-// the request's range, and where more follow there is a cursor that advances.
+// the request's range, and where more follow there is a cursor.
 type Page struct {
 	Records      []Record
 	Cursor       string    // last_id

@@ -40,7 +40,7 @@ func (r *LineReader) Read(line []byte) (l Line) {
 			if err != nil {
 				return bad
 			}
-			if l.At, err = WholeNumber(v); err != nil {
+			if l.At, err = second(v); err != nil {
 				return bad
 			}
 			timed = true

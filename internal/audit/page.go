@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -70,8 +72,11 @@ func (d *pageDecoder) page(q Request) (Page, error) {
 		case "data":
 			p.Records, err = d.records(q)
 		case "last_id":
-			if t, err = d.token(`"last_id" to be a string`, `"n`); err == nil && t.Kind() == '"' {
-				p.Cursor = t.String()
+			var v jsontext.Value
+			if kind := d.dec.PeekKind(); kind != '"' && kind != 'n' {
+				_, err = d.token(`"last_id" to be a string`, `"n`)
+			} else if v, err = d.dec.ReadValue(); err == nil && kind == '"' {
+				p.Cursor = string(text(v))
 			}
 		case "has_more":
 			if t, err = d.token(`"has_more" to be true or false`, "tf"); err == nil {
@@ -97,8 +102,6 @@ func (d *pageDecoder) page(q Request) (Page, error) {
 		return Page{}, errors.New(`"has_more" is true, but there are no records`)
 	case p.More && p.Cursor == "":
 		return Page{}, errors.New(`"has_more" is true, but there is no "last_id" to go on from`)
-	case p.More && p.Cursor == q.After:
-		return Page{}, fmt.Errorf(`"last_id" is the cursor %q that was asked with: it does not advance`, Shorten(p.Cursor))
 	}
 	return p, nil
 }
@@ -113,8 +116,11 @@ func (d *pageDecoder) records(q Request) ([]Record, error) {
 		if err != nil {
 			return nil, fmt.Errorf("record %d of the page: %w", len(list)+1, err)
 		}
-		if r.At < q.Gte || r.At > q.Lte {
-			return nil, fmt.Errorf("record %q has effective_at %d, outside of the %d to %d that was asked for: the filter was ignored", Shorten(string(r.ID)), r.At, q.Gte, q.Lte)
+		switch {
+		case r.At == q.Lte+1:
+			return nil, fmt.Errorf("record %q has effective_at %d, the second after those that were asked for: the API rounds times up, and what it rounds cannot be told from what lies outside", Shorten(r.ID), r.At)
+		case r.At < q.Gte, r.At > q.Lte:
+			return nil, fmt.Errorf("record %q has effective_at %d, outside of the %d to %d that was asked for: the filter was ignored", Shorten(r.ID), r.At, q.Gte, q.Lte)
 		}
 		list = append(list, r)
 	}
@@ -128,31 +134,31 @@ func (d *pageDecoder) record() (r Record, err error) {
 	}
 	start := d.dec.InputOffset() - 1
 	timed := false
+	r.Type = hash(nil)
 	for d.dec.PeekKind() != '}' {
 		name, err := d.dec.ReadToken()
 		if err != nil {
 			return r, err
 		}
-		switch name.String() {
+		member := name.String()
+		if kind := d.dec.PeekKind(); member == "id" && kind != '"' {
+			_, err := d.token(`"id" to be a string`, `"`)
+			return r, err
+		}
+		v, err := d.dec.ReadValue()
+		if err != nil {
+			return r, err
+		}
+		switch member {
 		case "id":
-			t, err := d.token(`"id" to be a string`, `"`)
-			if err != nil {
-				return r, err
-			}
-			r.ID = Identity(t.String())
+			r.ID = string(text(v))
+		case "type":
+			r.Type = hash(text(v))
 		case "effective_at":
-			v, err := d.dec.ReadValue()
-			if err != nil {
-				return r, err
-			}
-			if r.At, err = WholeNumber(v); err != nil {
+			if r.At, err = second(v); err != nil {
 				return r, fmt.Errorf("effective_at: %w", err)
 			}
 			timed = true
-		default:
-			if _, err := d.dec.ReadValue(); err != nil {
-				return r, err
-			}
 		}
 	}
 	if _, err := d.dec.ReadToken(); err != nil {
@@ -163,15 +169,27 @@ func (d *pageDecoder) record() (r Record, err error) {
 	case r.ID == "":
 		return r, errors.New("it has no id")
 	case !timed:
-		return r, fmt.Errorf("%q has no effective_at", Shorten(string(r.ID)))
+		return r, fmt.Errorf("%q has no effective_at", Shorten(r.ID))
 	}
 	return r, nil
+}
+
+// text is what a JSON string says. One that is no valid Unicode stays the literal
+// that it is: decoded, several would become the same.
+func text(v jsontext.Value) []byte {
+	if s := v[1:max(1, len(v)-1)]; v.Kind() == '"' && bytes.IndexByte(s, '\\') < 0 && utf8.Valid(s) {
+		return s
+	}
+	if s, err := jsontext.AppendUnquote(nil, v); err == nil {
+		return s
+	}
+	return strconv.AppendQuoteToASCII(nil, string(v))
 }
 
 // token reads a token of one of these kinds. Its error says what stands there
 // instead, or that the input is cut or broken there.
 func (d *pageDecoder) token(wanted, kinds string) (jsontext.Token, error) {
-	if kind := d.dec.PeekKind(); kind != 0 && strings.IndexByte(kinds, byte(kind)) >= 0 {
+	if strings.IndexByte(kinds, byte(d.dec.PeekKind())) >= 0 {
 		return d.dec.ReadToken()
 	}
 	v, err := d.dec.ReadValue()

@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -68,7 +69,6 @@ func TestDecodePage(t *testing.T) {
 		{"more, cursor missing", `{"object":"list","data":[{"id":"a","effective_at":100}],"has_more":true}`, `no "last_id"`, "", "", false},
 		{"more, cursor empty", `{"object":"list","data":[{"id":"a","effective_at":100}],"last_id":"","has_more":true}`, `no "last_id"`, "", "", false},
 		{"more, cursor a number", `{"object":"list","data":[{"id":"a","effective_at":100}],"last_id":5,"has_more":true}`, `"last_id" to be a string, not 5`, "", "", false},
-		{"cursor does not advance", `{"object":"list","data":[{"id":"a","effective_at":100}],"last_id":"asked","has_more":true}`, "does not advance", "", "", false},
 		{"record is no object", `{"object":"list","data":["a"],"has_more":false}`, "record 1", "", "", false},
 		{"second record is no object", `{"object":"list","data":[{"id":"a","effective_at":100},null],"has_more":false}`, "record 2 of the page: wanted an object, not null", "", "", false},
 		{"record without id", `{"object":"list","data":[{"effective_at":100}],"has_more":false}`, "no id", "", "", false},
@@ -76,11 +76,13 @@ func TestDecodePage(t *testing.T) {
 		{"record with a null id", `{"object":"list","data":[{"id":null,"effective_at":100}],"has_more":false}`, `"id" to be a string, not null`, "", "", false},
 		{"record whose second id is a number", `{"object":"list","data":[{"id":"a","effective_at":100,"id":1}],"has_more":false}`, `"id" to be a string, not 1`, "", "", false},
 		{"record without time", `{"object":"list","data":[{"id":"a"}],"has_more":false}`, "no effective_at", "", "", false},
-		{"record with a text time", `{"object":"list","data":[{"id":"a","effective_at":"100"}],"has_more":false}`, "whole number", "", "", false},
-		{"record with a fraction", `{"object":"list","data":[{"id":"a","effective_at":100.5}],"has_more":false}`, "whole number", "", "", false},
-		{"record whose second time is null", `{"object":"list","data":[{"id":"a","effective_at":100,"effective_at":null}],"has_more":false}`, "whole number", "", "", false},
+		{"record with a text time", `{"object":"list","data":[{"id":"a","effective_at":"100"}],"has_more":false}`, "number of seconds", "", "", false},
+		{"record with a fraction", `{"object":"list","data":[{"id":"a","effective_at":100.5},{"id":"b","effective_at":2009.9e-1}],"has_more":false}`, "", "a@100 b@200 ", "", false},
+		{"record just before the window", `{"object":"list","data":[{"id":"a","effective_at":99.9}],"has_more":false}`, "filter was ignored", "", "", false},
+		{"record whose second time is null", `{"object":"list","data":[{"id":"a","effective_at":100,"effective_at":null}],"has_more":false}`, "number of seconds", "", "", false},
 		{"record before the window", `{"object":"list","data":[{"id":"a","effective_at":99}],"has_more":false}`, "filter was ignored", "", "", false},
-		{"record after the window", `{"object":"list","data":[{"id":"a","effective_at":201}],"has_more":false}`, "filter was ignored", "", "", false},
+		{"record a second after the window", `{"object":"list","data":[{"id":"a","effective_at":201}],"has_more":false}`, "rounds times up", "", "", false},
+		{"record after the window", `{"object":"list","data":[{"id":"a","effective_at":202}],"has_more":false}`, "filter was ignored", "", "", false},
 		{"bad JSON in a record", `{"object":"list","data":[{"id":"a","effective_at":100,"x":tru}],"has_more":false}`, "no JSON list", "", "", false},
 		{"comma at the end of the page", `{"object":"list","data":[],"has_more":false,}`, "no JSON list", "", "", false},
 		{"comma at the end of the list", `{"object":"list","data":[{"id":"a","effective_at":100},],"has_more":false}`, "no JSON list", "", "", false},
@@ -136,14 +138,9 @@ func TestPageErrorsAreShort(t *testing.T) {
 		"time of a record":   of(`{"id":"a","effective_at":` + string(quoted) + `}`),
 		"id without a time":  of(`{"id":` + string(quoted) + `}`),
 		"id out of range":    of(`{"id":` + string(quoted) + `,"effective_at":1}`),
-		"cursor asked with":  `{"object":"list","data":[{"id":"a","effective_at":150}],"has_more":true,"last_id":` + string(quoted) + `}`,
 		"characters of four": strings.Repeat("\U0001f600", 10_000),
 	} {
-		q := testRequest
-		if name == "cursor asked with" {
-			q.After = long
-		}
-		_, err := DecodePage([]byte(body), q)
+		_, err := DecodePage([]byte(body), testRequest)
 		if err == nil || len([]rune(err.Error())) > 2*maxText || strings.ContainsAny(err.Error(), "\n\u2028") {
 			t.Errorf("%s: error %v", name, err)
 		}
@@ -256,7 +253,7 @@ func judgePage(body []byte, q Request) (p Page, ok bool) {
 	}
 	p.More = *more
 	if cursor != nil {
-		p.Cursor = *cursor
+		p.Cursor = judgeText(*cursor, found["last_id"])
 	}
 	for _, raw := range data {
 		r, ok := judgeRecord(raw)
@@ -265,7 +262,7 @@ func judgePage(body []byte, q Request) (p Page, ok bool) {
 		}
 		p.Records = append(p.Records, r)
 	}
-	return p, !p.More || len(p.Records) > 0 && p.Cursor != "" && p.Cursor != q.After
+	return p, !p.More || len(p.Records) > 0 && p.Cursor != ""
 }
 
 func judgeRecord(raw []byte) (r Record, ok bool) {
@@ -282,14 +279,14 @@ func judgeRecord(raw []byte) (r Record, ok bool) {
 			if json.Unmarshal(m.value, &id) != nil || id == nil {
 				return r, false
 			}
-			r.ID = Identity(*id)
+			r.ID = judgeText(*id, m.value)
 		case "effective_at":
 			var at *float64
 			if json.Unmarshal(m.value, &r.At) != nil {
-				if json.Unmarshal(m.value, &at) != nil || at == nil || *at != math.Trunc(*at) || math.Abs(*at) > 1<<53 {
+				if json.Unmarshal(m.value, &at) != nil || at == nil || math.Abs(*at) > 1<<53 {
 					return r, false
 				}
-				r.At = int64(*at)
+				r.At = int64(math.Floor(*at))
 			} else if m.value[0] == 'n' { // null leaves it as it is
 				return r, false
 			}
@@ -297,6 +294,62 @@ func judgeRecord(raw []byte) (r Record, ok bool) {
 		}
 	}
 	return r, timed && r.ID != ""
+}
+
+// judgeText is what a string says, or its literal where decoding it has put
+// replacement characters in the place of what is no Unicode.
+func judgeText(decoded string, literal []byte) string {
+	own := strings.Count(string(literal), "\uFFFD")
+	for i := 0; i < len(literal); i++ {
+		if literal[i] == '\\' {
+			if bytes.EqualFold(literal[i+1:min(len(literal), i+6)], []byte("ufffd")) {
+				own++
+			}
+			i++
+		}
+	}
+	if !utf8.Valid(literal) || strings.Count(decoded, "\uFFFD") != own {
+		return strconv.QuoteToASCII(string(literal))
+	}
+	return decoded
+}
+
+// TestIdentity: what tells records apart is id, type and time, and two ids that
+// differ in what is no Unicode are two.
+func TestIdentity(t *testing.T) {
+	const same = `{"object":"list","data":[
+		{"id":"r","type":"api_key.created","effective_at":150},
+		{"id":"r","type":"user.added","effective_at":150},
+		{"id":"r","type":"api_key.created","effective_at":151},
+		{"id":"r","effective_at":150},
+		{"id":"r","type":null,"effective_at":150},
+		{"id":"x-\ud800","effective_at":150},
+		{"id":"x-\udbff","effective_at":150},
+		{"id":"x-\ufffd","effective_at":150},
+		{"id":"x-RAW","effective_at":150},
+		{"id":"x-RAWRAW","effective_at":150}
+	],"has_more":false}`
+	p, err := DecodePage([]byte(strings.ReplaceAll(same, "RAW", "\xff")), testRequest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[Identity]bool{}
+	for _, r := range p.Records {
+		if all[r.Identity()] = true; r.Type == AnyType || !utf8.ValidString(r.ID) {
+			t.Errorf("%+v", r)
+		}
+	}
+	if len(all) != len(p.Records) || p.Records[0].Type != TypeOf("api_key.created") {
+		t.Errorf("%d identities of %d records", len(all), len(p.Records))
+	}
+	again, err := DecodePage([]byte(`{"object":"list","data":[{ "type" : "a", "id":"r", "effective_at":150},{"type":"a","id":"r","effective_at":150},{"type":"a","id":"r","effective_at":150.0}],"has_more":false}`), testRequest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b, c := again.Records[0], again.Records[1], again.Records[2]
+	if a.Identity() != b.Identity() || a.Line() != b.Line() || b.Identity() != c.Identity() || b.Line() == c.Line() || a.Line() == 0 {
+		t.Errorf("%+v, %+v, %+v", a, b, c)
+	}
 }
 
 // FuzzDecodePage: any bytes are an error, or the very page that encoding/json

@@ -18,7 +18,7 @@ const maxText = 300
 func Shorten(s string) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
 	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+		if unicode.IsControl(r) {
 			return ' '
 		}
 		return r
@@ -60,4 +60,16 @@ func WholeNumber(v []byte) (int64, error) {
 		return 0, fmt.Errorf("%s is not a whole number", Shorten(string(v)))
 	}
 	return int64(f), nil
+}
+
+// second reads a time in seconds, and cuts a fraction.
+func second(v []byte) (int64, error) {
+	if n, err := strconv.ParseInt(string(v), 10, 64); err == nil {
+		return n, nil
+	}
+	f, err := strconv.ParseFloat(string(v), 64)
+	if err != nil || math.Abs(f) > 1<<53 {
+		return 0, fmt.Errorf("%s is not a number of seconds", Shorten(string(v)))
+	}
+	return int64(math.Floor(f)), nil
 }

@@ -90,7 +90,7 @@ func explainAPI(err error) (detail, remedy string) {
 	var answer *openai.Error
 	var reach *openai.Unreachable
 	var dns *net.DNSError
-	var certificate *x509.UnknownAuthorityError
+	var certificate x509.UnknownAuthorityError
 	switch {
 	case errors.As(err, &answer):
 		detail = strings.Replace(detail, " ("+answer.Hint+")", "", 1)

@@ -145,7 +145,7 @@ func storageText(err error) string {
 
 // retained reports whether a policy forbids what err is about, not a role.
 func retained(err error) bool {
-	text := err.Error()
+	text := storageText(err) // without what a hint has added
 	return strings.Contains(text, "retention") || strings.Contains(text, "under active")
 }
 

@@ -3,6 +3,7 @@ package checkup_test
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -356,6 +357,7 @@ func TestCheckFindings(t *testing.T) {
 		{"no_create", deny("logs", "create", "state/"), "probe_create", checkup.ResultFailure, "storage.objects.create is not allowed", userRemedy},
 		{"no_create_skips", deny("logs", "create", "state/"), "probe_move", checkup.ResultSkipped, "see probe_create", ""},
 		{"no_get", deny("logs", "get", "state/"), "probe_read", checkup.ResultFailure, "storage.objects.get is not allowed", userRemedy},
+		{"staged_may_not_be_looked_for", deny("logs", "get", "state/openai-auditlog/staged/"), "staged", checkup.ResultFailure, "storage.objects.get is not allowed", userRemedy},
 		{"no_get_state", deny("logs", "get", "state/"), "state", checkup.ResultFailure, "storage.objects.get is not allowed", userRemedy},
 		{"no_list", deny("logs", "list", ""), "probe_list", checkup.ResultWarning, "storage.objects.list is not allowed", userRemedy},
 		{"no_list_feed", deny("logs", "list", ""), "feed", checkup.ResultSkipped, `Storage Object Viewer (roles/storage.objectViewer); the function does without; to have it looked at, run "auditlog check"`, ""},
@@ -492,8 +494,9 @@ func write(h *harness.H, name, data string) {
 // TestCheckReach: name resolution and connections are told apart from answers.
 func TestCheckReach(t *testing.T) {
 	for want, err := range map[string]error{
-		"check the host's name in OPENAI_BASE_URL, and the name resolution of this host":                  &net.DNSError{Err: "no such host", Name: "api.invalid", IsNotFound: true},
-		"check host and port in OPENAI_BASE_URL, and whether a firewall or proxy keeps this host from it": &net.OpError{Op: "dial", Err: fmt.Errorf("connection refused")},
+		"check the host's name in OPENAI_BASE_URL, and the name resolution of this host":                                &net.DNSError{Err: "no such host", Name: "api.invalid", IsNotFound: true},
+		"check host and port in OPENAI_BASE_URL, and whether a firewall or proxy keeps this host from it":               &net.OpError{Op: "dial", Err: fmt.Errorf("connection refused")},
+		"a proxy on the way signs with a certificate that this host does not trust: add its authority, or go around it": x509.UnknownAuthorityError{},
 	} {
 		inBubble(t, func(t *testing.T, h *harness.H) {
 			c := h.Connect(nil)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/url"
 	"path"
 	"reflect"
@@ -99,7 +100,7 @@ func Load(environ map[string]string) (Config, error) {
 		}
 	}
 	c.loadFilter(fault)
-	within("MAX_RECORDS", int64(c.MaxRecords), 1, 1<<31)
+	within("MAX_RECORDS", int64(c.MaxRecords), 1, math.MaxInt32)
 	within("PAGE_SIZE", int64(c.PageSize), 1, openai.MaxPageSize)
 	within("FETCH_CONCURRENCY", int64(c.Concurrency), 1, openai.MaxConcurrency)
 	within("LOOKBACK_HOURS", c.Lookback, 1, 100*366*24)

@@ -173,6 +173,7 @@ func TestLoadFaults(t *testing.T) {
 		{"state bucket as a URL", environ("STATE_BUCKET", "logs/x"), []string{"STATE_BUCKET", "without"}},
 		{"prefix is the bucket", environ("GCS_PREFIX", "/"), []string{"GCS_PREFIX"}},
 		{"key broken in two", environ("OPENAI_ADMIN_KEY", "sk-admin\nx"), []string{"OPENAI_ADMIN_KEY"}},
+		{"key empty", environ("OPENAI_ADMIN_KEY", ""), []string{"OPENAI_ADMIN_KEY: required, but empty"}},
 		{"key of spaces", environ("OPENAI_ADMIN_KEY", "  "), []string{"OPENAI_ADMIN_KEY"}},
 		{"key with a space in it", environ("OPENAI_ADMIN_KEY", "sk-admin x"), []string{"OPENAI_ADMIN_KEY: holds characters"}},
 		{"key with a letter of another alphabet", environ("OPENAI_ADMIN_KEY", "sk-admin-é"), []string{"OPENAI_ADMIN_KEY: holds characters"}},
@@ -212,7 +213,7 @@ func TestLoadFaults(t *testing.T) {
 		{"not true or false", environ("TENANT_EVENTS", "maybe"), []string{`TENANT_EVENTS: "maybe" is not true or false`}},
 		{"filter with a line break", environ("EVENT_TYPES", "a,b\nc"), []string{"EVENT_TYPES: \"b\\nc\" holds"}},
 		{"filter in another encoding", environ("RESOURCE_IDS", "a, \xfc"), []string{`RESOURCE_IDS: " \xfc" holds`}},
-		{"every number a text", environ("MAX_RECORDS", "a", "PAGE_SIZE", "b", "FETCH_CONCURRENCY", "c", "LOOKBACK_HOURS", "d", "OVERLAP_SECONDS", "e", "RUN_TIMEOUT_SECONDS", "f"), []string{`MAX_RECORDS: "a" is not a whole number`, `PAGE_SIZE: "b" is`, `FETCH_CONCURRENCY: "c" is`, `LOOKBACK_HOURS: "d" is`, `OVERLAP_SECONDS: "e" is`, `RUN_TIMEOUT_SECONDS: "f" is`}},
+		{"every number a text", environ("MAX_RECORDS", "a", "PAGE_SIZE", "b", "FETCH_CONCURRENCY", "c", "LOOKBACK_HOURS", "d", "OVERLAP_SECONDS", "e", "RUN_TIMEOUT_SECONDS", "f"), []string{`MAX_RECORDS: "a" is not a whole number;`, `PAGE_SIZE: "b" is`, `FETCH_CONCURRENCY: "c" is`, `LOOKBACK_HOURS: "d" is`, `OVERLAP_SECONDS: "e" is`, `RUN_TIMEOUT_SECONDS: "f" is`}},
 		{"filters too long", environ("PROJECT_IDS", "proj_"+strings.Repeat("a", longestFilter), "ACTOR_IDS", "u"), []string{"PROJECT_IDS, ACTOR_IDS: too long for a request"}},
 		{"no URL", environ("OPENAI_BASE_URL", "https://%zz"), []string{"OPENAI_BASE_URL"}},
 	}

@@ -77,8 +77,8 @@ func finalAfter(last string, now time.Time) string {
 // IsFinal reports whether a run gives such a name, below the feed prefix, to an
 // object.
 func IsFinal(name string) bool {
-	_, err := time.Parse(FinalLayout, name)
-	return err == nil
+	t, err := time.Parse(FinalLayout, name)
+	return err == nil && t.Format(FinalLayout) == name // Parse takes fractions
 }
 
 // FeedURL is the gs:// URL of an object in the feed's bucket.

@@ -55,7 +55,7 @@ func FuzzPlanOfState(f *testing.F) {
 					if asked++; r.Gte < 0 || r.Gte > r.Lte {
 						t.Fatalf("request %+v", r.Request)
 					}
-					if o := p.Take(r, audit.Page{Date: now}, nil, 3); !o.Taken {
+					if o := p.Take(r, audit.Page{Date: now}, noOthers, 3); !o.Taken {
 						t.Fatalf("a page without news makes %+v, stopped by %v", o, p.Stopped())
 					}
 				}

@@ -41,6 +41,7 @@ type Plan struct {
 	organization string
 	requests     int // that were ever handed out
 	figures      Figures
+	page         map[audit.Identity]audit.Record // that are new on the page that is being taken
 
 	contradiction *contradiction    // that ends this plan
 	quarantined   map[windowID]bool // not read in this run, since their pages contradict each other
@@ -51,6 +52,7 @@ type Plan struct {
 type Figures struct {
 	Records     int   // new records
 	Skipped     int   // records that had been collected before
+	Changed     int   // of those, records whose bytes are not what they were
 	Late        int   // new records older than what the run before had covered
 	MaxLateness int64 // of those, in seconds: OVERLAP_SECONDS should be well above it
 	Pages       int   // good answers of the API
@@ -96,6 +98,7 @@ func New(before *state.State, settings Settings, now time.Time) *Plan {
 
 // layOut makes the streams, without what is quarantined.
 func (p *Plan) layOut() {
+	p.page = map[audit.Identity]audit.Record{}
 	var main, tenant *state.Stream
 	if p.before != nil {
 		main, tenant, p.organization = &p.before.Stream, p.before.Tenant, p.before.Organization
@@ -167,26 +170,41 @@ func (p *Plan) take(r Request, page audit.Page, others *audit.Page) (o Outcome, 
 	if err := p.sameOrganization(page.Organization); err != nil {
 		return o, err
 	}
-	if others != nil && len(page.Records) > 0 {
-		first := page.Records[0].ID
-		if slices.ContainsFunc(others.Records, func(o audit.Record) bool { return o.ID == first }) {
-			return o, errTenantOnly
-		}
-		s.distinct = true
+	if err := s.compare(r, page, others); err != nil {
+		return o, err
 	}
 	if (s.first || s.before.Untouched) && !page.Date.IsZero() && page.Date.Unix() < s.begin {
 		return o, fmt.Errorf("this host's clock is fast: by the API's it is %s, before the first run's window begins", page.Date.UTC().Format(time.RFC3339))
 	}
-	if w.loop.closes(page.Cursor) {
+	if w.Ignores(page) {
+		err := errors.New("audit log API ignores the cursor: the first record of the window comes again")
+		again := w.Window
+		switch repeats := again.Restart(); {
+		case !repeats && !w.restarted:
+			return s.restart(w, err), nil
+		case w.Descends(): // the next run tries once more
+			return o, err
+		}
+	}
+	if page.More && page.Cursor == r.After && !w.Ignores(page) {
+		return o, fmt.Errorf(`audit log API answered with the cursor %q that it was asked with: it does not advance`, audit.Shorten(page.Cursor))
+	}
+	if w.Ignores(page) || w.loop.closes(page.Cursor) {
 		return o, &contradiction{w.id, fmt.Sprintf("audit log API pages in circles: its cursor comes back to where it was, in %s from %s to %s", r.What(), audit.Time(w.Gte), audit.Time(w.Lte))}
 	}
+	clear(p.page)
 	for _, rec := range page.Records {
-		known, err := p.known(s, w, rec)
+		line, known, err := p.known(s, w, rec)
 		switch {
 		case err != nil:
 			return Outcome{}, err
 		case known:
 			p.figures.Skipped++
+			if line != 0 && line != rec.Line() {
+				if p.figures.Changed++; p.figures.Changed == 1 {
+					o.Notes = append(o.Notes, Note{Warning: true, Text: "A record that has been collected now has other bytes: it is not written again", Attrs: []any{"id", audit.Shorten(rec.ID)}})
+				}
+			}
 			continue
 		}
 		if late := s.lateness(w, rec); late > 0 {
@@ -194,6 +212,7 @@ func (p *Plan) take(r Request, page audit.Page, others *audit.Page) (o Outcome, 
 			p.figures.MaxLateness = max(p.figures.MaxLateness, late)
 		}
 		s.remember(w, rec)
+		p.page[rec.Identity()] = rec
 		s.collected++
 		p.figures.Records++
 		o.New = append(o.New, rec)
@@ -213,24 +232,47 @@ func (p *Plan) take(r Request, page audit.Page, others *audit.Page) (o Outcome, 
 	return o, nil
 }
 
-// known reports whether a record has been collected before: as one of its own
-// stream, or as one of another, which must not happen but where this run does not
-// read that other one.
-func (p *Plan) known(s *stream, w *segment, rec audit.Record) (bool, error) {
-	if s.known(rec) {
-		return true, nil
+// compare holds a window's first tenant-scoped record against what comes without
+// tenant_only: something on the way may drop that.
+func (s *stream) compare(r Request, page audit.Page, others *audit.Page) error {
+	switch {
+	case !r.Compare || len(page.Records) == 0:
+		return nil
+	case others == nil && s.distinct: // known to be others: they wait for nobody
+		return nil
+	case others == nil:
+		return errors.New("tenant-scoped records wait: what comes without tenant_only, which they must be compared with, could not be read")
+	case slices.ContainsFunc(others.Records, func(o audit.Record) bool { return o.Identity() == page.Records[0].Identity() }):
+		return errTenantOnly
+	}
+	s.distinct = true
+	return nil
+}
+
+// known reports whether a record has been collected before, and with what line: as
+// one of this page, of its own stream, or of another, which must not happen but
+// where this run does not read that other one.
+func (p *Plan) known(s *stream, w *segment, rec audit.Record) (line uint64, known bool, err error) {
+	if twin, ok := p.page[rec.Identity()]; ok {
+		return twin.Line(), true, nil
+	}
+	if line, known = s.known(rec); known {
+		return line, true, nil
 	}
 	for _, other := range p.streams {
-		if other == s || !other.known(rec) {
+		if other == s {
+			continue
+		}
+		if line, known = other.known(rec); !known {
 			continue
 		}
 		if !other.quarantined {
-			return false, errTenantOnly
+			return 0, false, errTenantOnly
 		}
 		s.remember(w, rec) // it was written as the other's
-		return true, nil
+		return line, true, nil
 	}
-	return false, nil
+	return 0, false, nil
 }
 
 // Fail takes a failure.

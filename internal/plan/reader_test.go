@@ -61,21 +61,21 @@ func (p *pager) page(q audit.Request, date time.Time) audit.Page {
 	types := v["event_types[]"]
 	past := q.After == ""
 	for _, r := range p.records {
-		if past && r.At >= q.Gte && r.At <= q.Lte && (types == nil || slices.Contains(types, kindOf(r.ID))) {
-			if len(found.Records) == q.Limit {
+		if past && r.ID != q.After && r.At >= q.Gte && r.At <= q.Lte && (types == nil || slices.Contains(types, kindOf(r.ID))) {
+			if n := len(found.Records); n >= q.Limit && found.Records[n-1].ID != r.ID {
 				found.More = true
 				break
 			}
-			found.Records = append(found.Records, r)
-			found.Cursor = string(r.ID)
+			found.Records = append(found.Records, r) // those that share an id are on one page
+			found.Cursor = r.ID
 		}
-		past = past || string(r.ID) == q.After
+		past = past || r.ID == q.After
 	}
 	return found
 }
 
-func kindOf(id audit.Identity) string {
-	kind, _, _ := strings.Cut(string(id), "-")
+func kindOf(id string) string {
+	kind, _, _ := strings.Cut(id, "-")
 	return kind
 }
 

@@ -16,7 +16,7 @@ type segment struct {
 	underWay    bool     // a request for it is
 	done        bool     // it is read to its end
 
-	atCursor map[audit.Identity]bool // the records at its AfterAt
+	atCursor map[audit.Identity]uint64 // the records at its AfterAt, each with its line
 
 	// Of the reading of it in this run:
 	begun, restarted bool
@@ -40,7 +40,7 @@ func (w *segment) take(page audit.Page) {
 	before := w.AfterAt
 	w.Advance(page)
 	if w.atCursor == nil || w.AfterAt != before {
-		w.atCursor = map[audit.Identity]bool{}
+		w.atCursor = map[audit.Identity]uint64{}
 	}
 	if w.read == 0 && len(page.Records) > 0 {
 		w.top = page.Records[0].At
@@ -49,7 +49,7 @@ func (w *segment) take(page audit.Page) {
 	for _, rec := range page.Records {
 		w.oldest = earlier(w.oldest, rec.At)
 		if rec.At == w.AfterAt {
-			w.atCursor[rec.ID] = true
+			w.atCursor[rec.Identity()] = rec.Line()
 		}
 	}
 	if !page.More {

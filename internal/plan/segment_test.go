@@ -161,7 +161,7 @@ func TestTakeOfSegment(t *testing.T) {
 		p := audit.Page{More: more}
 		for _, at := range times {
 			id := fmt.Sprintf("%d-%d", at, len(p.Records))
-			p.Records, p.Cursor = append(p.Records, audit.Record{ID: audit.Identity(id), At: at}), id
+			p.Records, p.Cursor = append(p.Records, audit.Record{ID: string(id), At: at}), id
 		}
 		return p
 	}
@@ -169,17 +169,17 @@ func TestTakeOfSegment(t *testing.T) {
 		Oldest, Top int64
 		Read        int
 		Done        bool
-		AtCursor    []audit.Identity
+		AtCursor    []string
 	}
 	tests := []struct {
 		name  string
 		pages []audit.Page
 		want  known
 	}{
-		{"one page", []audit.Page{page(true, 90, 80, 80)}, known{80, 90, 3, false, []audit.Identity{"80-1", "80-2"}}},
-		{"the next in the same second", []audit.Page{page(true, 90, 80), page(true, 80)}, known{80, 90, 3, false, []audit.Identity{"80-0", "80-1"}}},
-		{"the next in another second", []audit.Page{page(true, 90, 80), page(true, 80, 70)}, known{70, 90, 4, false, []audit.Identity{"70-1"}}},
-		{"oldest first", []audit.Page{page(true, 80, 90), page(true, 91)}, known{80, 80, 3, false, []audit.Identity{"91-0"}}},
+		{"one page", []audit.Page{page(true, 90, 80, 80)}, known{80, 90, 3, false, []string{"80-1", "80-2"}}},
+		{"the next in the same second", []audit.Page{page(true, 90, 80), page(true, 80)}, known{80, 90, 3, false, []string{"80-0", "80-1"}}},
+		{"the next in another second", []audit.Page{page(true, 90, 80), page(true, 80, 70)}, known{70, 90, 4, false, []string{"70-1"}}},
+		{"oldest first", []audit.Page{page(true, 80, 90), page(true, 91)}, known{80, 80, 3, false, []string{"91-0"}}},
 		{"the end", []audit.Page{page(true, 90, 80), page(false, 80)}, known{80, 90, 3, true, nil}},
 		{"an empty end", []audit.Page{page(false)}, known{0, 0, 0, true, nil}},
 	}
@@ -191,7 +191,7 @@ func TestTakeOfSegment(t *testing.T) {
 			}
 			got := known{w.oldest, w.top, w.read, w.done, nil}
 			for id := range w.atCursor {
-				got.AtCursor = append(got.AtCursor, id)
+				got.AtCursor = append(got.AtCursor, id.ID)
 			}
 			slices.Sort(got.AtCursor)
 			if diff := cmp.Diff(tt.want, got); diff != "" {

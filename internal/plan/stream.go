@@ -47,9 +47,9 @@ type stream struct {
 	collected  int   // records
 }
 
-// remembered is where a record was collected.
+// remembered is how a record was collected.
 type remembered struct {
-	at      int64
+	line    uint64   // 0 where it is not known
 	through *segment // nil: in an earlier run
 }
 
@@ -76,8 +76,8 @@ func newStream(tenant bool, before *state.Stream, settings *Settings, now time.T
 		w.id = windowID{tenant, i}
 	}
 	s.ids = make(map[audit.Identity]remembered, len(s.before.RecentIDs))
-	for id, at := range s.before.RecentIDs {
-		s.ids[id] = remembered{at: at}
+	for r := range s.before.Remembered() {
+		s.ids[r.Identity] = remembered{line: r.Line}
 	}
 	return s
 }
@@ -121,7 +121,7 @@ func (s *stream) request(id, pageSize int) Request {
 		Request: audit.Request{Gte: w.Gte, Lte: w.Lte, After: w.After, Limit: min(pageSize, s.budget()), Tenant: s.tenant, Filter: w.Filter},
 		ID:      id,
 		First:   !w.begun,
-		Compare: s.tenant && !s.distinct && w.After == "",
+		Compare: s.tenant && w.After == "",
 		stream:  s,
 		segment: w,
 	}
@@ -155,38 +155,42 @@ func (s *stream) stop(why error) (cancel []int) {
 // untouched reports whether no page of the stream has ever been taken.
 func (s *stream) untouched() bool { return !s.answered && (s.first || s.before.Untouched) }
 
-// known reports whether the record has been collected before.
-func (s *stream) known(rec audit.Record) bool {
-	if _, known := s.ids[rec.ID]; known {
-		return true
-	}
-	for w := range s.open() {
-		if w.atCursor[rec.ID] {
-			return true
+// known reports whether the record has been collected before, and with what line:
+// 0 where that is not known.
+func (s *stream) known(rec audit.Record) (line uint64, known bool) {
+	for _, id := range []audit.Identity{rec.Identity(), {ID: rec.ID, At: rec.At, Type: audit.AnyType}} {
+		if m, known := s.ids[id]; known {
+			return m.line, true
 		}
 	}
-	return false
+	for w := range s.open() {
+		if line, known := w.atCursor[rec.Identity()]; known {
+			return line, true
+		}
+	}
+	return 0, false
 }
 
-// remember keeps the id of a record that has been collected through w, if some
-// later read can return it again.
+// remember keeps a record that has been collected through w, if some later read
+// can return it again.
 func (s *stream) remember(w *segment, rec audit.Record) {
-	if m := (remembered{rec.At, w}); s.canReturn(m) {
-		s.ids[rec.ID] = m
+	if s.canReturn(rec.At, w) {
+		s.ids[rec.Identity()] = remembered{rec.Line(), w}
 		if len(s.ids) > 2*s.pruned+1000 {
 			s.prune()
 		}
 	}
 }
 
-// canReturn reports whether a record can be returned again: by the next run's new
+// canReturn reports whether a record of this time, collected through a segment of
+// this run or in an earlier one, can be returned again: by the next run's new
 // window, or by an open window that it was not collected through.
-func (s *stream) canReturn(m remembered) bool {
-	if m.at >= s.newest-s.settings.Overlap {
+func (s *stream) canReturn(at int64, through *segment) bool {
+	if at >= s.newest-s.settings.Overlap {
 		return true
 	}
 	for w := range s.open() {
-		if w != m.through && w.Contains(m.at) && (m.through == nil || !w.Filter.Excludes(m.through.Filter)) {
+		if w != through && w.Contains(at) && (through == nil || !w.Filter.Excludes(through.Filter)) {
 			return true
 		}
 	}
@@ -194,7 +198,7 @@ func (s *stream) canReturn(m remembered) bool {
 }
 
 func (s *stream) prune() {
-	maps.DeleteFunc(s.ids, func(_ audit.Identity, m remembered) bool { return !s.canReturn(m) })
+	maps.DeleteFunc(s.ids, func(id audit.Identity, m remembered) bool { return !s.canReturn(id.At, m.through) })
 	s.pruned = len(s.ids)
 }
 
@@ -232,8 +236,8 @@ func (s *stream) restart(w *segment, refusal error) Outcome {
 // rememberAtCursor remembers the records at the cursor of w for as long as w is
 // open.
 func (s *stream) rememberAtCursor(w *segment) {
-	for id := range w.atCursor {
-		s.ids[id] = remembered{at: w.AfterAt}
+	for id, line := range w.atCursor {
+		s.ids[id] = remembered{line: line}
 	}
 	w.atCursor = nil
 }
@@ -264,7 +268,7 @@ func (s *stream) next(now time.Time) *state.Stream {
 		next.Untouched = true
 		next.Watermark, next.High, next.RecentSince, next.Backlog = s.begin, s.begin, s.begin, []state.Window{}
 		next.Covered, next.Filter = []state.Span{{Gte: s.begin, Lte: s.begin, Filter: s.settings.Filter}}, s.settings.Filter
-		next.RecentIDs = map[audit.Identity]int64{}
+		next.RecentIDs = map[string]int64{}
 		return &next
 	default:
 		return &next
@@ -301,10 +305,13 @@ func (s *stream) next(now time.Time) *state.Stream {
 	for w := range s.open() {
 		next.Backlog = append(next.Backlog, w.Window)
 	}
-	next.RecentIDs = make(map[audit.Identity]int64, len(s.ids))
-	for id, m := range s.ids {
-		next.RecentIDs[id] = m.at
-	}
+	next.Remember(func(yield func(state.Remembered) bool) {
+		for id, m := range s.ids {
+			if !yield(state.Remembered{Identity: id, Line: m.line}) {
+				return
+			}
+		}
+	})
 	next.Watermark = next.ImpliedWatermark()
 	return &next
 }

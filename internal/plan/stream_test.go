@@ -36,7 +36,7 @@ func withTenant(s *Settings) { s.Tenant = true }
 // collected is a stream without a backlog that the collector has read up to high,
 // where it remembers nothing.
 func collected(high int64, changes ...func(*state.Stream)) *state.Stream {
-	s := &state.Stream{Watermark: high, High: high, Own: true, RecentIDs: map[audit.Identity]int64{}, Backlog: []state.Window{}}
+	s := &state.Stream{Watermark: high, High: high, Own: true, RecentIDs: map[string]int64{}, Backlog: []state.Window{}}
 	for _, change := range changes {
 		change(s)
 	}
@@ -57,7 +57,7 @@ func stateOf(main, tenant *state.Stream) *state.State {
 }
 
 // rec is a record, at so many seconds from now.
-func rec(id audit.Identity, at int64) audit.Record { return audit.Record{ID: id, At: now + at} }
+func rec(id string, at int64) audit.Record { return audit.Record{ID: id, At: now + at} }
 
 // page is the last page of a window, with the API's clock as the host's is.
 func page(records ...audit.Record) audit.Page {
@@ -100,10 +100,10 @@ func ask(t *testing.T, p *Plan) Request {
 }
 
 // take answers the next request with a page, which must be taken.
-func take(t *testing.T, p *Plan, pages ...audit.Page) (ids []audit.Identity) {
+func take(t *testing.T, p *Plan, pages ...audit.Page) (ids []string) {
 	t.Helper()
 	for _, pg := range pages {
-		o := p.Take(ask(t, p), pg, nil, 0)
+		o := p.Take(ask(t, p), pg, noOthers, 0)
 		if !o.Taken || len(o.Cancel) > 0 {
 			t.Fatalf("a page makes %+v, stopped by %v", o, p.Stopped())
 		}
@@ -112,7 +112,7 @@ func take(t *testing.T, p *Plan, pages ...audit.Page) (ids []audit.Identity) {
 	return ids
 }
 
-func idsOf(records []audit.Record) (ids []audit.Identity) {
+func idsOf(records []audit.Record) (ids []string) {
 	for _, r := range records {
 		ids = append(ids, r.ID)
 	}
@@ -124,7 +124,7 @@ func allRequests(t *testing.T, p *Plan) (list []audit.Request) {
 	t.Helper()
 	for r, ok := p.Next(false); ok; r, ok = p.Next(false) {
 		list = append(list, r.Request)
-		p.Take(r, page(), nil, 0)
+		p.Take(r, page(), noOthers, 0)
 	}
 	return list
 }
@@ -264,7 +264,7 @@ func TestAppearsWhileRead(t *testing.T) {
 // also where the segment with its newest records is read.
 func TestUnreadSegment(t *testing.T) {
 	p := begin(stateOf(collected(now-5000), nil), usual(func(s *Settings) { s.PageSize = 2 }))
-	p.Take(ask(t, p), more(rec("a", -10), rec("b", -20)), nil, 4)
+	p.Take(ask(t, p), more(rec("a", -10), rec("b", -20)), noOthers, 4)
 	var list []Request
 	for r, ok := p.Next(false); ok; r, ok = p.Next(false) {
 		list = append(list, r)
@@ -277,7 +277,7 @@ func TestUnreadSegment(t *testing.T) {
 			t.Errorf("segment %d is %+v, after %+v", i+1, r.Request, list[i].Request)
 		}
 	}
-	p.Take(list[0], page(), nil, 0)
+	p.Take(list[0], page(), noOthers, 0)
 	s := p.State()
 	if s.High != now || len(s.Backlog) != 3 || s.Watermark != now-5120 || len(s.Covered) != 0 {
 		t.Errorf("%+v", s)
@@ -289,7 +289,7 @@ func TestUnreadSegment(t *testing.T) {
 func TestDateStandsStill(t *testing.T) {
 	p := begin(stateOf(collected(now-500), nil), usual())
 	for i, at := range []int64{-600, -400, -50} {
-		pg := more(rec(audit.Identity(fmt.Sprint(i)), at))
+		pg := more(rec(fmt.Sprint(i), at))
 		pg.More = i < 2
 		take(t, p, dated(pg, now-9000))
 	}
@@ -306,7 +306,7 @@ func TestInclusiveCursor(t *testing.T) {
 	last := page(c, b, a)
 	last.Cursor = ""
 	got := take(t, p, more(d, c), more(c, b), last)
-	if diff := cmp.Diff([]audit.Identity{"d", "c", "b", "a"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"d", "c", "b", "a"}, got); diff != "" {
 		t.Errorf("collected differs (-want +got):\n%s", diff)
 	}
 	if f := p.Figures(); f.Skipped != 3 {
@@ -327,7 +327,7 @@ func TestFlatMemory(t *testing.T) {
 			for i := int64(0); i < 50_000; i += 100 {
 				pg := more()
 				for j := range int64(100) {
-					r := rec(audit.Identity(fmt.Sprint(i+j)), at(i+j))
+					r := rec(fmt.Sprint(i+j), at(i+j))
 					pg.Records, pg.Cursor = append(pg.Records, r), string(r.ID)
 				}
 				take(t, p, pg)
@@ -355,7 +355,7 @@ func TestPrune(t *testing.T) {
 		var records []audit.Record
 		for range n {
 			seen++
-			records = append(records, rec(audit.Identity(fmt.Sprint(seen)), at))
+			records = append(records, rec(fmt.Sprint(seen), at))
 		}
 		take(t, p, more(records...))
 	}
@@ -423,7 +423,7 @@ func TestRemembers(t *testing.T) {
 			before := maps.Clone(tt.before.RecentIDs)
 			p := begin(stateOf(tt.before, nil), tt.settings)
 			take(t, p, tt.pages...)
-			want := map[audit.Identity]int64{}
+			want := map[string]int64{}
 			for _, r := range tt.want {
 				want[r.ID] = r.At
 			}
@@ -443,7 +443,7 @@ func TestSharedByWindows(t *testing.T) {
 	p := begin(stateOf(collected(now-500, backlog(w, w)), nil), usual())
 	shared, own := rec("a", -350), rec("b", -360)
 	got := take(t, p, page(shared), page(shared, own), page(own, shared, rec("c", -370)))
-	if diff := cmp.Diff([]audit.Identity{"a", "b", "c"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"a", "b", "c"}, got); diff != "" {
 		t.Errorf("collected differs (-want +got):\n%s", diff)
 	}
 }
@@ -518,8 +518,8 @@ func TestCursorRefused(t *testing.T) {
 			}
 			// What lies in the cursor's second is known; the rest comes in one piece.
 			again := append(slices.Clone(tt.first.Records[1:]), rec("d", -300))
-			o = p.Take(r, more(again...), nil, 9)
-			if diff := cmp.Diff([]audit.Identity{"d"}, idsOf(o.New)); diff != "" {
+			o = p.Take(r, more(again...), noOthers, 9)
+			if diff := cmp.Diff([]string{"d"}, idsOf(o.New)); diff != "" {
 				t.Errorf("collected differs (-want +got):\n%s", diff)
 			}
 			r = ask(t, p)
@@ -561,20 +561,20 @@ func TestNextStream(t *testing.T) {
 		want     state.Stream
 	}{
 		{"a first one", nil, usual(), []audit.Page{page(rec("a", -50))}, state.Stream{
-			High: now - 50, Covered: []state.Span{{Gte: now - 3600, Lte: now - 50}}, RecentIDs: map[audit.Identity]int64{"a": now - 50}, RecentSince: now - 170,
+			High: now - 50, Covered: []state.Span{{Gte: now - 3600, Lte: now - 50}}, RecentIDs: map[string]int64{"a": now - 50}, RecentSince: now - 170,
 		}},
 		{"a first one that is new", nil, usual(func(s *Settings) { s.Lookback = 100 }), []audit.Page{page(rec("a", -50))}, state.Stream{
-			High: now - 50, Covered: []state.Span{{Gte: now - 100, Lte: now - 50}}, RecentIDs: map[audit.Identity]int64{"a": now - 50}, RecentSince: now - 100,
+			High: now - 50, Covered: []state.Span{{Gte: now - 100, Lte: now - 50}}, RecentIDs: map[string]int64{"a": now - 50}, RecentSince: now - 100,
 		}},
 		{"what is covered goes on", collected(now-500, known), usual(), []audit.Page{page(rec("a", -50))}, state.Stream{
-			High: now - 50, Covered: []state.Span{{Gte: 10, Lte: now - 50}}, RecentIDs: map[audit.Identity]int64{"a": now - 50}, RecentSince: now - 170,
+			High: now - 50, Covered: []state.Span{{Gte: 10, Lte: now - 50}}, RecentIDs: map[string]int64{"a": now - 50}, RecentSince: now - 170,
 		}},
 		{"with another filter", collected(now-500, known), usual(func(s *Settings) { s.Filter = filterA }), []audit.Page{page(rec("a", -50))}, state.Stream{
 			High: now - 50, Covered: []state.Span{{Gte: now - 620, Lte: now - 50, Filter: filterA}, {Gte: 10, Lte: now - 500}}, Filter: filterA,
-			RecentIDs: map[audit.Identity]int64{"a": now - 50}, RecentSince: now - 170,
+			RecentIDs: map[string]int64{"a": now - 50}, RecentSince: now - 170,
 		}},
 		{"what is not known stays so", collected(now - 500), usual(), []audit.Page{page(rec("a", -50))}, state.Stream{
-			High: now - 50, RecentIDs: map[audit.Identity]int64{"a": now - 50}, RecentSince: now - 170,
+			High: now - 50, RecentIDs: map[string]int64{"a": now - 50}, RecentSince: now - 170,
 		}},
 		{"the backlog without what is read", collected(now-500, backlog(old...)), usual(), []audit.Page{page(), page()}, state.Stream{
 			High: now, Backlog: old[1:], RecentSince: now - 120,
@@ -607,7 +607,7 @@ func TestNotAnswered(t *testing.T) {
 		p.Fail(r, &audit.Failure{Kind: kind, Err: fmt.Errorf("refused")})
 	}
 	untouched := state.Stream{
-		Watermark: now - 3600, High: now - 3600, RecentSince: now - 3600, Backlog: []state.Window{}, RecentIDs: map[audit.Identity]int64{},
+		Watermark: now - 3600, High: now - 3600, RecentSince: now - 3600, Backlog: []state.Window{}, RecentIDs: map[string]int64{},
 		Covered: []state.Span{{Gte: now - 3600, Lte: now - 3600, Filter: filterA}}, Filter: filterA, Untouched: true,
 	}
 	edited := collected(now-500, backlog(state.Window{Gte: 5, Lte: 6}), func(s *state.Stream) { s.Own, s.Rewound, s.LastRun = false, true, "x" })
@@ -628,7 +628,7 @@ func TestNotAnswered(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := begin(stateOf(tt.main, tt.tenant), usual(withTenant, func(s *Settings) { s.Filter = filterA }))
-			p.Take(ask(t, p), page(), nil, 0)
+			p.Take(ask(t, p), page(), noOthers, 0)
 			fail(p, ask(t, p), tt.kind)
 			s := p.State()
 			if diff := cmp.Diff(tt.wantTenant, s.Tenant); diff != "" || !p.Answered() || s.High != now {
@@ -639,7 +639,7 @@ func TestNotAnswered(t *testing.T) {
 	t.Run("of the others", func(t *testing.T) {
 		p := begin(nil, usual(withTenant, func(s *Settings) { s.Filter = filterA }))
 		fail(p, ask(t, p), audit.Refused)
-		p.Take(ask(t, p), page(), nil, 0)
+		p.Take(ask(t, p), page(), noOthers, 0)
 		s := p.State()
 		if diff := cmp.Diff(untouched, s.Stream); diff != "" || !p.Answered() || s.Tenant == nil || s.Tenant.High != now {
 			t.Errorf("answered %v, tenant %+v; the others' differs (-want +got):\n%s", p.Answered(), s.Tenant, diff)

@@ -79,9 +79,15 @@ func newStreamHistory(t *testing.T, compare func(a, b audit.Record) int, cursors
 
 // appear makes a record of either stream appear.
 func (h *streamHistory) appear(tenant bool, kind string, at int64) {
-	r := audit.Record{ID: audit.Identity(fmt.Sprintf("%s-%v-%d", kind, tenant, len(h.all[tenant]))), At: at}
+	r := audit.Record{ID: fmt.Sprintf("%s-%v-%d", kind, tenant, len(h.all[tenant])), At: at, Type: 1}
 	h.all[tenant] = append(h.all[tenant], r)
 	h.apis[tenant].add(r)
+	if h.rnd.IntN(6) == 0 { // one request can cause several records, which share its id
+		r.Type = 2
+		h.all[tenant] = append(h.all[tenant], r)
+		h.apis[tenant].add(r)
+		h.met["shared id"]++
+	}
 }
 
 func (h *streamHistory) appearAny() {
@@ -169,7 +175,7 @@ func (h *streamHistory) tell() {
 		}
 		idsAreNeeded(h.t, s, h.overlap)
 		for _, r := range h.all[tenant] {
-			if n := h.counts[r.ID]; n == 0 && kindOf(r.ID) == "k" {
+			if n := h.counts[r.Identity()]; n == 0 && kindOf(r.ID) == "k" {
 				h.t.Errorf("record %s at %d is not collected", r.ID, r.At)
 			}
 		}
@@ -188,7 +194,7 @@ func (h *streamHistory) check() {
 			watermark = h.state.Tenant.Watermark
 		}
 		for _, r := range list {
-			n := h.counts[r.ID]
+			n := h.counts[r.Identity()]
 			if n > 1 && !h.repeats {
 				h.t.Errorf("record %s at %d is collected %d times", r.ID, r.At, n)
 			}
@@ -242,6 +248,7 @@ func (h *streamHistory) run(settings Settings, width int, faults streamFaults) {
 						h.t.Fatalf("after %q, and the second page's cursor was %q", r.After, list[2])
 					}
 					circled = true
+					failures[r.Tenant] = true // where it counts as a cursor that is ignored, again and again
 					again := r.Request
 					again.After = list[0]
 					list = list[:1]
@@ -252,10 +259,12 @@ func (h *streamHistory) run(settings Settings, width int, faults streamFaults) {
 				}
 				pg := api(r.Request)
 				circles[r.segment] = append(list, pg.Cursor)
-				return answer{page: pg}
+				return answer{page: pg, others: new(audit.Page)}
 			}
 			a := answer{page: api(r.Request)}
-			if r.Compare && !faults.noCompare {
+			if r.Compare && faults.noCompare {
+				failures[true] = true // it waits where it is not yet known to be another
+			} else if r.Compare {
 				others := r.Request
 				others.Tenant = false
 				pg := api(others)
@@ -278,7 +287,7 @@ func (h *streamHistory) run(settings Settings, width int, faults streamFaults) {
 				return failed(audit.Other)
 			case faults.refuse && r.After != "" && !r.segment.restarted && h.rnd.IntN(3) == 0:
 				return failed(audit.CursorRefused)
-			case faults.tooLarge > 0 && len(a.page.Records) > faults.tooLarge:
+			case faults.tooLarge > 0 && len(a.page.Records) > faults.tooLarge && r.Limit > 1:
 				h.met["too large"]++
 				return failed(audit.PageTooLarge)
 			case len(kinds) > 0 && h.rnd.IntN(4) == 0:
@@ -297,7 +306,9 @@ func (h *streamHistory) run(settings Settings, width int, faults streamFaults) {
 	p, written, restarts := read.run(New(before, settings, date))
 	h.met["beside"] += read.beside
 	h.heard(p, settings, faults, failures, before)
-	if circled != (faults.circle != nil && restarts > 0) || faults.dropped != (restarts > 0 && faults.circle == nil) {
+	// A circle that comes back to a window's first record may count as a cursor that
+	// is ignored: then nothing is read again.
+	if faults.circle != nil && restarts > 0 && !circled || faults.dropped != (restarts > 0 && faults.circle == nil) {
 		h.t.Errorf("circled %v, dropped %v, started over %d times", circled, faults.dropped, restarts)
 	}
 	if circled {
@@ -313,7 +324,7 @@ func (h *streamHistory) run(settings Settings, width int, faults streamFaults) {
 		return
 	}
 	for _, r := range written {
-		h.counts[r.ID]++
+		h.counts[r.Identity()]++
 	}
 	next := stored(h.t, p.State(), date)
 	if faults.dropped && (before == nil || before.Tenant == nil) {

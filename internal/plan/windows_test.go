@@ -46,10 +46,10 @@ func windowHistory(t *testing.T, compare func(a, b audit.Record) int, cursorsExp
 	width := 1 + int(choose.n(5))
 	repeats := false // a restart may repeat, and says so
 
-	counts := map[audit.Identity]int{}
+	counts := map[string]int{}
 	var all []audit.Record
 	appear := func() {
-		r := audit.Record{ID: audit.Identity(fmt.Sprintf("%05d", len(all))), At: now - choose.n(late+1)}
+		r := audit.Record{ID: fmt.Sprintf("%05d", len(all)), At: now - choose.n(late+1)}
 		if len(all) > 0 && choose.n(4) == 0 {
 			r.At = max(all[len(all)-1].At, now-late) // a tie
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -148,6 +149,45 @@ func TestCursorBoundToRange(t *testing.T) {
 		}
 		h.Settle()
 	})
+}
+
+// TestFractions: an API that keeps fractions of a second which it does not show
+// loses nothing between two ranges.
+func TestFractions(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *simulation) {
+		h.Env["FETCH_CONCURRENCY"], h.Env["PAGE_SIZE"] = "8", "10"
+		h.Add(4000, 2, 1)
+		if sum := h.MustRun(); sum.Records != 4000 {
+			t.Errorf("%+v", sum)
+		}
+		h.Settle()
+	})
+}
+
+// TestIgnoredCursor: a cursor that something on the way drops repeats nothing.
+func TestIgnoredCursor(t *testing.T) {
+	for _, width := range []string{"1", "4"} {
+		inBubble(t, func(t *testing.T, h *simulation) {
+			h.Env["FETCH_CONCURRENCY"] = width
+			h.Add(500, 5, 20)
+			h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault {
+				q := r.URL.Query()
+				q.Del("after")
+				r.URL.RawQuery = q.Encode()
+				return fault.Fault{}
+			})
+			for range 3 {
+				if _, err := h.Run(); err == nil || !strings.Contains(err.Error(), "ignores the cursor") {
+					t.Errorf("error %v", err)
+				}
+				time.Sleep(time.Minute)
+			}
+			if err := h.Feed(false); err != nil {
+				t.Error(err)
+			}
+			h.Settle()
+		})
+	}
 }
 
 // TestFirstAlone: until the API has answered once, nothing is sent beside.

@@ -3,6 +3,7 @@ package proof
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -171,6 +172,60 @@ func TestTenantOnlyDroppedRace(t *testing.T) {
 			time.Sleep(time.Hour)
 		}
 		h.once(true)
+	})
+}
+
+// TestTenantOnlyDroppedLater: also where the tenant's records have long been known to be
+// others, what begins to drop tenant_only while a backfill is open neither has records
+// written twice nor takes the others' for the tenant's.
+func TestTenantOnlyDroppedLater(t *testing.T) {
+	for _, width := range []string{"1", "4"} {
+		inTenant(t, func(h *simulation) {
+			h.Since = 0
+			h.Env["FETCH_CONCURRENCY"], h.Env["PAGE_SIZE"] = width, "10"
+			for i := range int64(50) {
+				h.Put(false, "a", 3*86400+i*10)
+				h.Put(true, "b", 3*86400+i*10)
+			}
+			h.Put(false, "a", 5)
+			h.Put(true, "b", 5)
+			h.MustRun()
+			if s := h.state().Tenant; s == nil || !s.Distinct {
+				h.T.Fatalf("%+v", s)
+			}
+			if _, _, err := h.collector().Backfill(h.T.Context(), h.Log, state.Backfill{From: ago(5 * day)}); err != nil {
+				h.T.Fatal(err)
+			}
+			h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault { dropTenantOnly(r); return fault.Fault{} })
+			for range 3 {
+				if _, err := h.Run(); err == nil || !strings.Contains(err.Error(), "same records with tenant_only and without") {
+					h.T.Errorf("error %v", err)
+				}
+				time.Sleep(time.Hour)
+			}
+			h.Settle()
+		})
+	}
+}
+
+// TestTenantOnlyDroppedWhileDown: ... nor where the others cannot be read as the tenant's
+// records are read first.
+func TestTenantOnlyDroppedWhileDown(t *testing.T) {
+	inTenant(t, func(h *simulation) {
+		h.collectedThenQuiet()
+		h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault {
+			if dropTenantOnly(r) {
+				return fault.Fault{}
+			}
+			return fault.Fault{Kind: fault.Refuse, Status: 500}
+		})
+		for range 2 {
+			if _, err := h.Run(); err == nil || !strings.Contains(err.Error(), "tenant-scoped records wait") {
+				h.T.Errorf("error %v", err)
+			}
+			time.Sleep(time.Hour)
+		}
+		h.Settle()
 	})
 }
 

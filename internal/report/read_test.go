@@ -327,7 +327,7 @@ func TestReadFeed(t *testing.T) {
 		odd := strings.Join([]string{
 			`{"type":"a","effective_at":946684807}`,
 			`{"id":"x","nested":{"type":"no","effective_at":1},"effective_at":946684808e0,"actor":null}`,
-			``, `{"type":"no time"}`, `[1]`, `{"effective_at":1.5}`, `cut {`,
+			``, `{"type":"no time"}`, `[1]`, `{"effective_at":"soon"}`, `cut {`,
 			`{"type":"line\u2028\u0007break","effective_at":10}`, // and no end
 		}, "\n")
 		write(h, "logs", "openai-auditlog/openai_auditlog_19991231_235959.ndjson", odd)

@@ -142,9 +142,9 @@ func (s *Stream) refuseAgain(asked Span) error {
 		return nil
 	}
 	recent := false
-	for _, at := range s.RecentIDs { // which of these pass the filter is not known
-		if asked.Gte <= at && at <= asked.Lte {
-			if at < s.RecentSince {
+	for r := range s.Remembered() { // which of these pass the filter is not known
+		if asked.Gte <= r.At && r.At <= asked.Lte {
+			if r.At < s.RecentSince {
 				return errors.New("the backlog has windows with other filters in the range: let runs read them first")
 			}
 			recent = true
@@ -205,13 +205,8 @@ func (s *Stream) enqueue(want Span, again bool) {
 	if len(s.Covered) > 0 {
 		s.Covered = Cover(s.Covered, want)
 	}
-	// What is asked for again must not count as collected.
-	ids := map[audit.Identity]int64{}
-	for id, at := range s.RecentIDs {
-		if !again || at < want.Gte || at > want.Lte {
-			ids[id] = at
-		}
+	if again { // what is asked for again must not count as collected
+		s.forget(func(at int64) bool { return want.Gte <= at && at <= want.Lte })
 	}
-	s.RecentIDs = ids
 	s.Watermark = s.ImpliedWatermark()
 }

@@ -30,7 +30,7 @@ func here(b Backfill) Backfill  { b.Here = true; return b }
 func quietStream() Stream {
 	return Stream{
 		Watermark: 1000, High: 1000, Own: true, Covered: spans(600, 1000),
-		RecentIDs: map[audit.Identity]int64{"a": 900, "b": 1000}, RecentSince: 900,
+		RecentIDs: map[string]int64{"a": 900, "b": 1000}, RecentSince: 900,
 	}
 }
 
@@ -72,66 +72,66 @@ func TestAddBackfill(t *testing.T) {
 		asked   Span
 		backlog []Window
 		covered []Span
-		ids     []audit.Identity // that are left
+		ids     []string // that are left
 	}{
 		{"before what is covered", quietStream(), since(100, 500), "",
-			Span{Gte: 100, Lte: 500}, []Window{{Gte: 100, Lte: 500}}, spans(600, 1000, 100, 500), []audit.Identity{"a", "b"}},
+			Span{Gte: 100, Lte: 500}, []Window{{Gte: 100, Lte: 500}}, spans(600, 1000, 100, 500), []string{"a", "b"}},
 		{"up to what is covered", quietStream(), since(100, 599), "",
-			Span{Gte: 100, Lte: 599}, []Window{{Gte: 100, Lte: 599}}, spans(100, 1000), []audit.Identity{"a", "b"}},
+			Span{Gte: 100, Lte: 599}, []Window{{Gte: 100, Lte: 599}}, spans(100, 1000), []string{"a", "b"}},
 		{"without an end", quietStream(), since(100, -1), "",
-			Span{Gte: 100, Lte: 599}, []Window{{Gte: 100, Lte: 599}}, spans(100, 1000), []audit.Identity{"a", "b"}},
+			Span{Gte: 100, Lte: 599}, []Window{{Gte: 100, Lte: 599}}, spans(100, 1000), []string{"a", "b"}},
 		{"one second", quietStream(), since(0, 0), "",
-			Span{Gte: 0, Lte: 0}, []Window{{Gte: 0, Lte: 0}}, spans(600, 1000, 0, 0), []audit.Identity{"a", "b"}},
+			Span{Gte: 0, Lte: 0}, []Window{{Gte: 0, Lte: 0}}, spans(600, 1000, 0, 0), []string{"a", "b"}},
 		{"one second without an end", quietStream(), since(599, -1), "",
-			Span{Gte: 599, Lte: 599}, []Window{{Gte: 599, Lte: 599}}, spans(599, 1000), []audit.Identity{"a", "b"}},
+			Span{Gte: 599, Lte: 599}, []Window{{Gte: 599, Lte: 599}}, spans(599, 1000), []string{"a", "b"}},
 		{"a hole", with(quietStream(), func(s *Stream) { s.Covered = spans(600, 1000, 100, 200) }), since(201, 599), "",
-			Span{Gte: 201, Lte: 599}, []Window{{Gte: 201, Lte: 599}}, spans(100, 1000), []audit.Identity{"a", "b"}},
+			Span{Gte: 201, Lte: 599}, []Window{{Gte: 201, Lte: 599}}, spans(100, 1000), []string{"a", "b"}},
 		{"without an end, beside older ranges", with(quietStream(), func(s *Stream) { s.Covered = spans(600, 1000, 100, 200) }), since(300, -1), "",
-			Span{Gte: 300, Lte: 599}, []Window{{Gte: 300, Lte: 599}}, spans(300, 1000, 100, 200), []audit.Identity{"a", "b"}},
+			Span{Gte: 300, Lte: 599}, []Window{{Gte: 300, Lte: 599}}, spans(300, 1000, 100, 200), []string{"a", "b"}},
 		{"among windows of the backlog", openStream(), since(100, 599), "",
-			Span{Gte: 100, Lte: 599}, append(openStream().Backlog, Window{Gte: 100, Lte: 599}), spans(100, 1000), []audit.Identity{"a", "b"}},
+			Span{Gte: 100, Lte: 599}, append(openStream().Backlog, Window{Gte: 100, Lte: 599}), spans(100, 1000), []string{"a", "b"}},
 
 		// Again: its ids must not count as collected.
 		{"again", quietStream(), again(since(700, 800)), "",
-			Span{Gte: 700, Lte: 800}, []Window{{Gte: 700, Lte: 800}}, spans(600, 1000), []audit.Identity{"a", "b"}},
+			Span{Gte: 700, Lte: 800}, []Window{{Gte: 700, Lte: 800}}, spans(600, 1000), []string{"a", "b"}},
 		{"again from what is remembered on", quietStream(), again(since(900, 999)), "",
-			Span{Gte: 900, Lte: 999}, []Window{{Gte: 900, Lte: 999}}, spans(600, 1000), []audit.Identity{"b"}},
+			Span{Gte: 900, Lte: 999}, []Window{{Gte: 900, Lte: 999}}, spans(600, 1000), []string{"b"}},
 		{"again just beside it", quietStream(), again(since(901, 999)), "",
-			Span{Gte: 901, Lte: 999}, []Window{{Gte: 901, Lte: 999}}, spans(600, 1000), []audit.Identity{"a", "b"}},
+			Span{Gte: 901, Lte: 999}, []Window{{Gte: 901, Lte: 999}}, spans(600, 1000), []string{"a", "b"}},
 		{"again up to high", quietStream(), again(since(100, 1000)), "",
 			Span{Gte: 100, Lte: 1000}, []Window{{Gte: 100, Lte: 1000}}, spans(100, 1000), nil},
 		{"again what is read of a window", openStream(), again(since(751, 850)), "",
-			Span{Gte: 751, Lte: 850}, append([]Window{{Gte: 751, Lte: 850}}, openStream().Backlog...), spans(600, 1000), []audit.Identity{"a", "b"}},
+			Span{Gte: 751, Lte: 850}, append([]Window{{Gte: 751, Lte: 850}}, openStream().Backlog...), spans(600, 1000), []string{"a", "b"}},
 		{"again between windows", openStream(), again(since(651, 699)), "",
-			Span{Gte: 651, Lte: 699}, slices.Insert(openStream().Backlog, 1, Window{Gte: 651, Lte: 699}), spans(600, 1000), []audit.Identity{"a", "b"}},
+			Span{Gte: 651, Lte: 699}, slices.Insert(openStream().Backlog, 1, Window{Gte: 651, Lte: 699}), spans(600, 1000), []string{"a", "b"}},
 		{"again where it is not known what is covered", with(quietStream(), unknown), again(since(100, 800)), "",
-			Span{Gte: 100, Lte: 800}, []Window{{Gte: 100, Lte: 800}}, nil, []audit.Identity{"a", "b"}},
+			Span{Gte: 100, Lte: 800}, []Window{{Gte: 100, Lte: 800}}, nil, []string{"a", "b"}},
 		{"again beside windows of types that exclude it", withFilter(openStream(), filterA), again(since(600, 850)), filterB,
 			Span{Gte: 600, Lte: 850, Filter: filterB},
 			[]Window{{Gte: 600, Lte: 850, Filter: filterB}, withFilter(openStream(), filterA).Backlog[0], withFilter(openStream(), filterA).Backlog[1]},
-			[]Span{{Gte: 600, Lte: 1000, Filter: filterA}, {Gte: 600, Lte: 850, Filter: filterB}}, []audit.Identity{"a", "b"}},
+			[]Span{{Gte: 600, Lte: 1000, Filter: filterA}, {Gte: 600, Lte: 850, Filter: filterB}}, []string{"a", "b"}},
 		{"again with other filters, before what is remembered", withFilter(quietStream(), filterA), again(since(600, 899)), "",
-			Span{Gte: 600, Lte: 899}, []Window{{Gte: 600, Lte: 899}}, []Span{{Gte: 600, Lte: 1000, Filter: filterA}, {Gte: 600, Lte: 899}}, []audit.Identity{"a", "b"}},
+			Span{Gte: 600, Lte: 899}, []Window{{Gte: 600, Lte: 899}}, []Span{{Gte: 600, Lte: 1000, Filter: filterA}, {Gte: 600, Lte: 899}}, []string{"a", "b"}},
 		{"again with other filters, beside what is remembered", withFilter(quietStream(), filterA), again(since(901, 999)), "",
-			Span{Gte: 901, Lte: 999}, []Window{{Gte: 901, Lte: 999}}, []Span{{Gte: 901, Lte: 999}, {Gte: 600, Lte: 1000, Filter: filterA}}, []audit.Identity{"a", "b"}},
+			Span{Gte: 901, Lte: 999}, []Window{{Gte: 901, Lte: 999}}, []Span{{Gte: 901, Lte: 999}, {Gte: 600, Lte: 1000, Filter: filterA}}, []string{"a", "b"}},
 		{"again with other filters, where nothing is remembered", with(withFilter(quietStream(), filterA), func(s *Stream) { s.RecentIDs = nil }), again(since(600, 1000)), "",
 			Span{Gte: 600, Lte: 1000}, []Window{{Gte: 600, Lte: 1000}}, []Span{{Gte: 600, Lte: 1000, Filter: filterA}, {Gte: 600, Lte: 1000}}, nil},
 
 		// Filters.
 		{"types that the last windows left out", withFilter(quietStream(), filterA), since(700, 800), filterB,
 			Span{Gte: 700, Lte: 800, Filter: filterB}, []Window{{Gte: 700, Lte: 800, Filter: filterB}},
-			[]Span{{Gte: 700, Lte: 800, Filter: filterB}, {Gte: 600, Lte: 1000, Filter: filterA}}, []audit.Identity{"a", "b"}},
+			[]Span{{Gte: 700, Lte: 800, Filter: filterB}, {Gte: 600, Lte: 1000, Filter: filterA}}, []string{"a", "b"}},
 		{"... up to where they have come", withFilter(quietStream(), filterA), since(700, -1), filterB,
 			Span{Gte: 700, Lte: 1000, Filter: filterB}, []Window{{Gte: 700, Lte: 1000, Filter: filterB}},
-			[]Span{{Gte: 700, Lte: 1000, Filter: filterB}, {Gte: 600, Lte: 1000, Filter: filterA}}, []audit.Identity{"a", "b"}},
+			[]Span{{Gte: 700, Lte: 1000, Filter: filterB}, {Gte: 600, Lte: 1000, Filter: filterA}}, []string{"a", "b"}},
 		{"... that another has not left out: up to where it begins", with(withFilter(quietStream(), filterA), func(s *Stream) {
 			s.Covered = []Span{{Gte: 800, Lte: 1000, Filter: filterA}, {Gte: 600, Lte: 799, Filter: filterB}}
 		}), since(100, -1), filterB,
 			Span{Gte: 100, Lte: 599, Filter: filterB}, []Window{{Gte: 100, Lte: 599, Filter: filterB}},
-			[]Span{{Gte: 800, Lte: 1000, Filter: filterA}, {Gte: 100, Lte: 799, Filter: filterB}}, []audit.Identity{"a", "b"}},
+			[]Span{{Gte: 800, Lte: 1000, Filter: filterA}, {Gte: 100, Lte: 799, Filter: filterB}}, []string{"a", "b"}},
 		{"here with the filters of runs", withFilter(quietStream(), filterA), here(since(100, 500)), filterA,
 			Span{Gte: 100, Lte: 500, Filter: filterA}, []Window{{Gte: 100, Lte: 500, Filter: filterA}},
-			[]Span{{Gte: 600, Lte: 1000, Filter: filterA}, {Gte: 100, Lte: 500, Filter: filterA}}, []audit.Identity{"a", "b"}},
+			[]Span{{Gte: 600, Lte: 1000, Filter: filterA}, {Gte: 100, Lte: 500, Filter: filterA}}, []string{"a", "b"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -143,7 +143,7 @@ func TestAddBackfill(t *testing.T) {
 				t.Errorf("asked %+v, added %v, error %v; want %+v", asked, added, err, tt.asked)
 			}
 			want := tt.before
-			want.Backlog, want.Covered, want.RecentIDs = tt.backlog, tt.covered, map[audit.Identity]int64{}
+			want.Backlog, want.Covered, want.RecentIDs = tt.backlog, tt.covered, map[string]int64{}
 			for _, id := range tt.ids {
 				want.RecentIDs[id] = tt.before.RecentIDs[id]
 			}
@@ -176,7 +176,7 @@ func TestBackfillRefused(t *testing.T) {
 	mixed := with(quietStream(), func(s *Stream) { s.Covered = []Span{{Gte: 600, Lte: 799, Filter: filterA}, {Gte: 800, Lte: 1000}} })
 	filteredBacklog := with(openStream(), func(s *Stream) { s.Backlog[0].Filter, s.Backlog[1].Filter = filterA, filterB })
 	// The ids below RecentSince are those of windows that are open.
-	early := with(filtered, func(s *Stream) { s.RecentIDs = map[audit.Identity]int64{"a": 899, "b": 1000} })
+	early := with(filtered, func(s *Stream) { s.RecentIDs = map[string]int64{"a": 899, "b": 1000} })
 
 	tests := []struct {
 		name   string
@@ -220,7 +220,7 @@ func TestBackfillRefused(t *testing.T) {
 
 		{"again what other filters have let through of late", filtered, again(since(700, 900)), "", []string{"must end before 1970-01-01T00:15:00Z"}, false},
 		{"... by its first second", filtered, again(since(1000, 1000)), "", []string{"must end before 1970-01-01T00:15:00Z"}, false},
-		{"... by its last second", with(filtered, func(s *Stream) { s.RecentIDs = map[audit.Identity]int64{"a": 900} }), again(since(900, 950)), "", []string{"must end before"}, false},
+		{"... by its last second", with(filtered, func(s *Stream) { s.RecentIDs = map[string]int64{"a": 900} }), again(since(900, 950)), "", []string{"must end before"}, false},
 		{"again what open windows with other filters need", early, again(since(700, 899)), "", []string{"windows with other filters in the range: let runs read them first"}, false},
 		{"... and what is remembered of late", early, again(since(700, 1000)), "", []string{"let runs read them first"}, false},
 

@@ -7,10 +7,10 @@
 package state
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 	"time"
 
@@ -85,12 +85,15 @@ type Stream struct {
 	// High. None: it is not known, as where another function began the state.
 	Covered []Span `json:"covered,omitempty"`
 
-	// RecentIDs are the collected records that a later read can bring again,
-	// each with its effective_at. From RecentSince on they are complete, and no
-	// new window reaches further back: OVERLAP_SECONDS may be raised without
-	// repeating what lies before.
-	RecentIDs   map[audit.Identity]int64 `json:"recent_ids"`
-	RecentSince int64                    `json:"recent_since,omitempty"`
+	// RecentIDs are the collected records that a later read can return again, each
+	// with its effective_at; older releases read no more than that. Recent has, for
+	// an id, what tells its records apart; an id that is not in it, as a record of
+	// any type. See Remembered.
+	RecentIDs map[string]int64     `json:"recent_ids"`
+	Recent    map[string][]Version `json:"recent,omitempty"`
+	// RecentSince is when they are complete from, and no new window reaches further
+	// back: OVERLAP_SECONDS may be raised without repeating what lies before.
+	RecentSince int64 `json:"recent_since,omitempty"`
 
 	// Untouched is set while no run has read any of it: what the look-back
 	// reaches is noted, and nothing else.
@@ -166,8 +169,54 @@ func (s *State) Adopt() {
 
 // Encode returns the state object's bytes.
 func Encode(s State) ([]byte, error) {
-	data, err := json.MarshalIndent(s, "", "  ")
-	return append(data, '\n'), err
+	data, err := json.Marshal(s)
+	return append(indent(data), '\n'), err
+}
+
+// indent puts each member of an object, and each object of an array, on a line of
+// its own, for people to read and to edit. Other arrays stay on one: each record that
+// is remembered is one.
+func indent(src []byte) []byte {
+	dst := make([]byte, 0, len(src)+len(src)/4)
+	var open []bool // the brackets that are, and whether what is in them has lines of its own
+	line := func() {
+		dst = append(dst, '\n')
+		for range open {
+			dst = append(dst, "  "...)
+		}
+	}
+	for i := 0; i < len(src); i++ {
+		switch c := src[i]; c {
+		case '{', '[':
+			lines := c == '{' && src[i+1] != '}' || src[i+1] == '{'
+			if dst, open = append(dst, c), append(open, lines); lines {
+				line()
+			}
+		case '}', ']':
+			lines := open[len(open)-1]
+			if open = open[:len(open)-1]; lines {
+				line()
+			}
+			dst = append(dst, c)
+		case ',':
+			if dst = append(dst, c); open[len(open)-1] {
+				line()
+			}
+		case ':':
+			dst = append(dst, ": "...)
+		case '"':
+			start := i
+			for i++; src[i] != '"'; i++ {
+				if src[i] == '\\' {
+					i++
+				}
+			}
+			dst = append(dst, src[start:i+1]...)
+		default:
+			dst = append(dst, c)
+		}
+	}
+	return dst
 }
 
 // storedStream is a stream as it is stored. Its own fields hide Stream's keys, to
@@ -189,7 +238,8 @@ func Decode(data []byte, now time.Time) (s State, note string, err error) {
 		Organization string `json:"organization"`
 		LastBackfill string `json:"last_backfill"`
 	}
-	if err := json.Unmarshal(data, &stored); err != nil {
+	// Some editors write a byte order mark.
+	if err := json.Unmarshal(bytes.TrimPrefix(data, []byte("\ufeff")), &stored); err != nil {
 		return State{}, "", err
 	}
 	s = State{Staging: stored.Staging, Organization: stored.Organization, LastBackfill: stored.LastBackfill}
@@ -279,7 +329,7 @@ func (s *Stream) check(watermark int64, ours bool, now time.Time) error {
 func (s *Stream) edit(watermark int64) {
 	if watermark < s.ImpliedWatermark() {
 		s.High, s.Rewound = watermark, true
-		maps.DeleteFunc(s.RecentIDs, func(_ audit.Identity, at int64) bool { return at >= watermark })
+		s.forget(func(at int64) bool { return at >= watermark })
 		if s.RecentSince == 0 || s.RecentSince > watermark { // the ids below are not complete
 			s.RecentSince = watermark
 		}

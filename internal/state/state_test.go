@@ -48,7 +48,7 @@ func TestDecodeState(t *testing.T) {
 			Stream: Stream{
 				Watermark: w1, LastRun: "2026-11-24T01:00:02Z", High: w2,
 				Backlog:   []Window{{Gte: w1, Lte: w2, After: "audit_log-a", AfterAt: 1795430000, Top: 1795484000}},
-				RecentIDs: map[audit.Identity]int64{"audit_log-b": w2}, RecentSince: 1795484000,
+				RecentIDs: map[string]int64{"audit_log-b": w2}, RecentSince: 1795484000,
 			},
 			Staging: Staging{LastObject: "openai-auditlog/openai_auditlog_20261124_010002.ndjson", Staged: "state/openai-auditlog/staged/x"},
 		}
@@ -72,7 +72,7 @@ func TestDecodeState(t *testing.T) {
 			State{Stream: Stream{Watermark: 8, High: 8}}, ""},
 		{"a last_run that is no text", `{"last_effective_at": 8, "last_run": 5, "high": 8}`, State{Stream: Stream{Watermark: 8, High: 8, Own: true}}, ""},
 		{"edited back: read again from there", watermark(1795000000), ours(func(s *State) {
-			s.Watermark, s.High, s.RecentSince, s.RecentIDs = 1795000000, 1795000000, 1795000000, map[audit.Identity]int64{}
+			s.Watermark, s.High, s.RecentSince, s.RecentIDs = 1795000000, 1795000000, 1795000000, map[string]int64{}
 			s.Rewound = true
 		}), edited(w1, 1795000000)},
 		{"edited into the backlog: its rest from there", watermark(1795400000), ours(func(s *State) {
@@ -176,7 +176,7 @@ func TestDecodeStateBounds(t *testing.T) {
 // TestEdit: an edit keeps the ids that stay complete, and no others.
 func TestEdit(t *testing.T) {
 	window := Window{Gte: 40, Lte: 60, After: "c", AfterAt: 50, Top: 59}
-	ids := func() map[audit.Identity]int64 { return map[audit.Identity]int64{"a": 19, "b": 20, "c": 21, "d": 90} }
+	ids := func() map[string]int64 { return map[string]int64{"a": 19, "b": 20, "c": 21, "d": 90} }
 	tests := []struct {
 		name   string
 		before Stream
@@ -185,13 +185,13 @@ func TestEdit(t *testing.T) {
 	}{
 		{"back, before what is remembered",
 			Stream{High: 90, RecentIDs: ids(), RecentSince: 21, Backlog: []Window{window}}, 20,
-			Stream{High: 20, RecentIDs: map[audit.Identity]int64{"a": 19}, RecentSince: 20, Backlog: []Window{window}, Rewound: true}},
+			Stream{High: 20, RecentIDs: map[string]int64{"a": 19}, RecentSince: 20, Backlog: []Window{window}, Rewound: true}},
 		{"back, within what is remembered",
 			Stream{High: 90, RecentIDs: ids(), RecentSince: 19}, 20,
-			Stream{High: 20, RecentIDs: map[audit.Identity]int64{"a": 19}, RecentSince: 19, Rewound: true}},
+			Stream{High: 20, RecentIDs: map[string]int64{"a": 19}, RecentSince: 19, Rewound: true}},
 		{"back, where nothing says since when ids are complete",
 			Stream{High: 90, RecentIDs: ids()}, 20,
-			Stream{High: 20, RecentIDs: map[audit.Identity]int64{"a": 19}, RecentSince: 20, Rewound: true}},
+			Stream{High: 20, RecentIDs: map[string]int64{"a": 19}, RecentSince: 20, Rewound: true}},
 		{"forward: what is before a window's beginning changes nothing of it",
 			Stream{High: 90, Backlog: []Window{window, {Gte: 10, Lte: 30}}}, 35,
 			Stream{High: 90, Backlog: []Window{window}}},
@@ -229,7 +229,7 @@ func TestGivenUpStaysCovered(t *testing.T) {
 func fullState() State {
 	tenant := Stream{
 		Watermark: 1795400000, LastRun: "2026-11-24T00:00:02Z", High: 1795400000, Backlog: []Window{},
-		RecentIDs: map[audit.Identity]int64{}, Untouched: true, Distinct: true,
+		RecentIDs: map[string]int64{}, Untouched: true, Distinct: true,
 	}
 	return State{
 		Stream: Stream{
@@ -240,7 +240,7 @@ func fullState() State {
 			},
 			Filter:    filterA,
 			Covered:   []Span{{Gte: 1795397838, Lte: 1795484238, Filter: filterA}, {Gte: 1795390000, Lte: 1795397837}},
-			RecentIDs: map[audit.Identity]int64{"audit_log-b": 1795484238, "audit_log-a": 1795484237}, RecentSince: 1795484000,
+			RecentIDs: map[string]int64{"audit_log-b": 1795484238, "audit_log-a": 1795484237}, RecentSince: 1795484000,
 		},
 		Tenant: &tenant,
 		Staging: Staging{

@@ -2,6 +2,7 @@ package state
 
 import (
 	"cmp"
+	"slices"
 
 	"example.com/auditlog/internal/audit"
 )
@@ -17,6 +18,8 @@ type Window struct {
 	// the first record read.
 	AfterAt int64 `json:"after_at,omitempty"`
 	Top     int64 `json:"top,omitempty"`
+	// TopID is the id of that first record: it comes again where a cursor is ignored.
+	TopID string `json:"top_id,omitempty"`
 	// Unordered is set once records of the window did not come newest first.
 	Unordered bool `json:"unordered,omitempty"`
 
@@ -61,7 +64,7 @@ func (w *Window) Advance(p audit.Page) {
 	if w.After == "" {
 		last = w.Lte
 		if len(p.Records) > 0 {
-			w.Top = p.Records[0].At
+			w.Top, w.TopID = p.Records[0].At, p.Records[0].ID
 		}
 	}
 	for _, r := range p.Records {
@@ -69,10 +72,17 @@ func (w *Window) Advance(p audit.Page) {
 		last = r.At
 	}
 	if n := len(p.Records); n > 0 {
-		w.Unordered = w.Unordered || p.More && string(p.Records[n-1].ID) != p.Cursor
+		w.Unordered = w.Unordered || p.More && p.Records[n-1].ID != p.Cursor
 		w.AfterAt = last
 	}
 	w.After = p.Cursor
+}
+
+// Ignores reports whether a page that was asked for with the window's cursor begins
+// the window again, as it does where something on the way drops the cursor.
+func (w *Window) Ignores(p audit.Page) bool {
+	return w.After != "" && w.TopID != "" &&
+		slices.ContainsFunc(p.Records, func(r audit.Record) bool { return r.ID == w.TopID && r.At == w.Top })
 }
 
 // Restart makes the window begin anew without its cursor, which the API
@@ -86,6 +96,6 @@ func (w *Window) Restart() (repeats bool) {
 	default:
 		repeats = true
 	}
-	w.After, w.AfterAt, w.Top, w.Unordered = "", 0, 0, false
+	w.After, w.AfterAt, w.Top, w.TopID, w.Unordered = "", 0, 0, "", false
 	return repeats
 }

@@ -15,7 +15,7 @@ func pageAt(times ...int64) audit.Page {
 	p := audit.Page{More: true}
 	for i, at := range times {
 		id := fmt.Sprintf("%d-%d", at, i)
-		p.Records, p.Cursor = append(p.Records, audit.Record{ID: audit.Identity(id), At: at}), id
+		p.Records, p.Cursor = append(p.Records, audit.Record{ID: string(id), At: at}), id
 	}
 	return p
 }
@@ -110,6 +110,9 @@ func TestAdvance(t *testing.T) {
 				w.Advance(p)
 			}
 			tt.want.Gte, tt.want.Lte = gte, lte
+			if tt.want.Top != 0 {
+				tt.want.TopID = fmt.Sprintf("%d-0", tt.want.Top) // as pageAt names it
+			}
 			if diff := cmp.Diff(tt.want, w); diff != "" {
 				t.Errorf("differs (-want +got):\n%s", diff)
 			}
@@ -124,7 +127,7 @@ func TestRestart(t *testing.T) {
 		want    Window
 		repeats bool
 	}{
-		{"newest first: from the time reached", Window{Gte: 10, Lte: 90, After: "x", AfterAt: 50, Top: 51}, Window{Gte: 10, Lte: 50}, false},
+		{"newest first: from the time reached", Window{Gte: 10, Lte: 90, After: "x", AfterAt: 50, Top: 51, TopID: "t"}, Window{Gte: 10, Lte: 50}, false},
 		{"unordered: from the start", Window{Gte: 10, Lte: 90, After: "x", AfterAt: 50, Top: 51, Unordered: true}, Window{Gte: 10, Lte: 90}, true},
 		{"one second read: from the start, its ids are known", Window{Gte: 10, Lte: 90, After: "x", AfterAt: 50, Top: 50}, Window{Gte: 10, Lte: 90}, false},
 		{"one second read, without order: from the start", Window{Gte: 10, Lte: 90, After: "x", AfterAt: 50, Top: 50, Unordered: true}, Window{Gte: 10, Lte: 90}, true},
@@ -147,5 +150,35 @@ func TestNewestToOldest(t *testing.T) {
 	slices.SortFunc(got, NewestToOldest)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("order differs (-want +got):\n%s", diff)
+	}
+}
+
+// TestIgnores: a cursor is ignored where the window's first record comes again.
+func TestIgnores(t *testing.T) {
+	first := Window{Gte: 0, Lte: 100}
+	first.Advance(pageAt(90, 80))
+	old := first
+	old.TopID = "" // of a release that did not note it
+	for _, tt := range []struct {
+		name string
+		w    Window
+		page audit.Page
+		want bool
+	}{
+		{"it begins again", first, pageAt(90, 80), true},
+		{"it begins again, below what is new", first, pageAt(95, 90), false}, // pageAt names the second one otherwise
+		{"it goes on", first, pageAt(80, 70), false},
+		{"another record of that second", first, pageAt(80, 90), false},
+		{"empty", first, audit.Page{}, false},
+		{"not begun", Window{Gte: 0, Lte: 100}, pageAt(90, 80), false},
+		{"not noted", old, pageAt(90, 80), false},
+	} {
+		if got := tt.w.Ignores(tt.page); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+	below := audit.Page{Records: append(pageAt(95).Records, pageAt(90).Records...)}
+	if !first.Ignores(below) {
+		t.Error("a cursor that is ignored is not seen below records that are new")
 	}
 }

@@ -137,9 +137,9 @@ func TestLines(t *testing.T) {
 		"odd": {strings.Join([]string{
 			`{"type":"a","effective_at":7}`,
 			`{"id":"x","nested":{"type":"no","effective_at":1},"effective_at":8e0,"actor":null}`,
-			``, `{"type":"no time"}`, `[1]`, `{"effective_at":1.5}`, `cut {`,
+			``, `{"type":"no time"}`, `[1]`, `{"effective_at":"soon"}`, `cut {`,
 			`{"type":"line\u2028\u0007break","effective_at":10}`,
-		}, "\n"), []audit.Line{{At: 7, Type: "a", Bytes: 30}, {At: 8, Bytes: 83}, bad(19), bad(4), bad(21), bad(6), {At: 10, Type: "line break", Bytes: 50}}},
+		}, "\n"), []audit.Line{{At: 7, Type: "a", Bytes: 30}, {At: 8, Bytes: 83}, bad(19), bad(4), bad(24), bad(6), {At: 10, Type: "line break", Bytes: 50}}},
 		"long":       {long + "\n" + long, []audit.Line{{At: 9, Type: "long", Bytes: int64(len(long)) + 1}, {At: 9, Type: "long", Bytes: int64(len(long))}}},
 		"long, late": {late + "\n" + `{"effective_at":3}`, []audit.Line{bad(len(late) + 1), {At: 3, Bytes: 18}}},
 		"buffer's":   {strings.Repeat(" ", 64<<10-1) + "\n" + `{"effective_at":3}` + strings.Repeat(" ", 64<<10-19) + "\n" + `{"effective_at":4}`, []audit.Line{{At: 3, Bytes: 64 << 10}, {At: 4, Bytes: 18}}},

@@ -154,14 +154,14 @@ func TestStagedFails(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault fault.Fault
 		times int // it strikes; 0: each time
-		// At which requests the upload gets over it, or may, as the end of a connection
-		// shows in one way or another: s is a small one's only one; 1 begins a large
-		// one, which 4 ends.
+		// At which requests the upload gets over it, or may: s is a small one's only one;
+		// 1 begins a large one, which 4 ends. Not each end of a connection is one after
+		// which the client sends again.
 		good, either string
 		text         string // of the error
 	}{
-		"answer lost once":         {fault.Fault{Kind: fault.Lose}, 1, "s4", "23", ""}, // a connection that ends is not tried again by all of the client
-		"no answer once":           {fault.Fault{Kind: fault.Drop}, 1, "", "234", ""},
+		"answer lost once":         {fault.Fault{Kind: fault.Lose}, 1, "s4", "123", ""},
+		"no answer once":           {fault.Fault{Kind: fault.Drop}, 1, "", "s1234", ""},
 		"busy once":                {fault.Fault{Kind: fault.Refuse}, 1, "s1234", "", ""},
 		"applied, busy once":       {fault.Fault{Kind: fault.Fail}, 1, "s1234", "", ""},
 		"never answered once":      {fault.Fault{Kind: fault.Hang}, 1, "23", "", ""}, // closing takes no longer than a step

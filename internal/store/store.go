@@ -24,9 +24,9 @@ import (
 	"example.com/auditlog/internal/state"
 )
 
-// maxStateBytes bounds the state object that is read: 64 MiB hold the ids of
-// about a million records.
-const maxStateBytes = 64 << 20
+// maxStateBytes bounds the state object that is read: 128 MiB hold about 900,000
+// remembered records.
+const maxStateBytes = 128 << 20
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 

@@ -291,7 +291,7 @@ func TestTooLarge(t *testing.T) {
 	}
 	st := New(gcs, Options{Layout: names.Layout{Bucket: "logs", Prefix: "feed", StateBucket: "logs", StateKey: stateKey}, Step: time.Minute})
 	s, err := st.Load(t.Context())
-	wantError(t, "load", err, "larger than 64 MiB")
+	wantError(t, "load", err, fmt.Sprintf("larger than %d MiB", maxStateBytes>>20))
 	if s != nil || errors.As(err, new(*Damaged)) {
 		t.Errorf("it is loaded, or damaged: %v", err)
 	}
@@ -301,7 +301,7 @@ func TestTooLarge(t *testing.T) {
 	big := stateOf(1)
 	big.Organization = strings.Repeat("x", maxStateBytes)
 	_, err = st.Commit(t.Context(), &Snapshot{}, big)
-	wantError(t, "commit", err, "more than the 64 MiB that are read", "gs://logs/"+stateKey, "OVERLAP_SECONDS")
+	wantError(t, "commit", err, fmt.Sprintf("more than the %d MiB that are read", maxStateBytes>>20), "gs://logs/"+stateKey, "OVERLAP_SECONDS")
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)
@@ -442,7 +442,7 @@ func TestCommitReadsBack(t *testing.T) {
 		{name: "a run that stages nothing, another backfill", next: edited(old), fault: lost, times: 1, after: others(old), result: overtaken},
 
 		{name: "deleted", next: mine, fault: lost, times: 1, after: nil, result: refused("it was deleted during the run")},
-		{name: "first, deleted", first: true, next: mine, fault: lost, after: nil, result: refused("writing state gs://logs/" + stateKey + ": ")},
+		{name: "first, deleted", first: true, next: mine, fault: fault.Fault{Kind: fault.Fail, Status: 403}, after: nil, result: refused("writing state gs://logs/" + stateKey + ": ")},
 		{name: "damaged", next: mine, fault: lost, times: 1, after: "{", result: refused("and what is there now is damaged: ")},
 		{name: "damaged name", next: mine, fault: lost, times: 1, after: `{"last_effective_at": 5, "staged": "x"}`, result: refused("and what is there now is damaged: ", "no staged object has such a name")},
 		{name: "unreadable", next: mine, fault: lost, times: 1, after: mine, reads: fault.Fault{Kind: fault.Refuse, Status: 403}, result: refused("and it could not be read back: ", "403")},

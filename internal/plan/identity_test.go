@@ -1,0 +1,123 @@
+package plan
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/state"
+)
+
+// typed is a record with a type and bytes of its own.
+func typed(id string, at int64, kind, raw string) audit.Record {
+	return audit.Record{ID: id, At: at, Type: audit.TypeOf(kind), Raw: []byte(raw)}
+}
+
+// TestIdentity: records that share an id are as many as their types and times, one
+// that comes twice in a page is written once, however old, and one that comes again
+// with other bytes is noted and not written.
+func TestIdentity(t *testing.T) {
+	const at = 999_000 // beyond the overlap
+	p := New(nil, Settings{MaxRecords: 100, PageSize: 10, Overlap: 120, Lookback: 3600}, time.Unix(1_000_000, 0))
+	r, _ := p.Next(false)
+	o := p.Take(r, audit.Page{Date: time.Unix(1_000_000, 0), Records: []audit.Record{
+		typed("r", 1_000_000, "api_key.created", `{"n":1}`),
+		typed("r", 1_000_000, "user.added", `{"n":2}`),
+		typed("old", at, "a", `{"n":3}`),
+		typed("old", at, "a", `{ "n": 3 }`),
+		typed("old", at, "b", `{"n":4}`),
+		typed("old", at-1, "a", `{"n":5}`),
+		typed("old", at-1, "a", `{"n":6}`),
+	}}, nil, 0)
+	f := p.Figures()
+	if len(o.New) != 5 || f.Records != 5 || f.Skipped != 2 || f.Changed != 1 {
+		t.Errorf("%d new, %+v", len(o.New), f)
+	}
+	if len(o.Notes) != 1 || !o.Notes[0].Warning || !strings.Contains(o.Notes[0].Text, "other bytes") || o.Notes[0].Attrs[1] != "old" {
+		t.Errorf("notes %+v", o.Notes)
+	}
+
+	// The next run knows what it was.
+	data, err := state.Encode(p.State())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, note, err := state.Decode(data, time.Unix(1_000_060, 0))
+	if err != nil || note != "" {
+		t.Fatal(err, note)
+	}
+	p = New(&before, Settings{MaxRecords: 100, PageSize: 10, Overlap: 120, Lookback: 3600}, time.Unix(1_000_060, 0))
+	r, _ = p.Next(false)
+	o = p.Take(r, audit.Page{Date: time.Unix(1_000_060, 0), Records: []audit.Record{
+		typed("r", 1_000_000, "api_key.created", `{"n":1}`),
+		typed("r", 1_000_000, "user.added", `{"n":"changed"}`),
+		typed("r", 1_000_000, "user.added", `{"n":"changed, too"}`),
+		typed("r", 1_000_000, "role.created", `{"n":7}`),
+	}}, nil, 0)
+	f = p.Figures()
+	if len(o.New) != 1 || f.Skipped != 3 || f.Changed != 2 || len(o.Notes) != 1 { // one warning a run
+		t.Errorf("%d new, %+v, notes %+v", len(o.New), f, o.Notes)
+	}
+}
+
+// TestIdentityOfOlderReleases: an id of which no type is stored is that of a record
+// of any type at its time, and of no other time.
+func TestIdentityOfOlderReleases(t *testing.T) {
+	before, _, err := state.Decode([]byte(`{"last_effective_at":1000000,"high":1000000,"backlog":[],"recent_ids":{"r":1000000},"recent_since":999880}`), time.Unix(1_000_060, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := New(&before, Settings{MaxRecords: 100, PageSize: 10, Overlap: 120, Lookback: 3600}, time.Unix(1_000_060, 0))
+	r, _ := p.Next(false)
+	o := p.Take(r, audit.Page{Date: time.Unix(1_000_060, 0), Records: []audit.Record{
+		typed("r", 1_000_001, "b", `{}`), typed("r", 1_000_000, "a", `{"n":1}`), typed("r", 1_000_000, "b", `{"n":2}`),
+	}}, nil, 0)
+	if f := p.Figures(); len(o.New) != 1 || o.New[0].At != 1_000_001 || f.Skipped != 2 || f.Changed != 0 {
+		t.Errorf("%d new, %+v", len(o.New), f)
+	}
+}
+
+// TestIgnoredCursor: where the first record of a window comes again, nothing of the
+// page is taken, and the window is read on without the cursor; once more, and the
+// stream is left to the next run.
+func TestIgnoredCursor(t *testing.T) {
+	first := audit.Page{Date: time.Unix(1_000_000, 0), More: true, Cursor: "b", Records: []audit.Record{typed("a", 999_990, "k", "1"), typed("b", 999_980, "k", "2")}}
+	p := New(nil, Settings{MaxRecords: 100, PageSize: 2, Overlap: 5, Lookback: 3600}, time.Unix(1_000_000, 0))
+	r, _ := p.Next(false)
+	p.Take(r, first, nil, 0)
+	r, _ = p.Next(false)
+	again := first
+	again.Records = append([]audit.Record{typed("new", 999_999, "k", "0")}, first.Records...)
+	o := p.Take(r, again, nil, 0)
+	if r.After != "b" || o.Taken || len(o.New) != 0 || len(o.Notes) != 1 || p.Stopped() != nil {
+		t.Fatalf("after %q: %+v, stopped by %v", r.After, o, p.Stopped())
+	}
+	r, _ = p.Next(false)
+	if r.After != "" || r.Lte != 999_980 {
+		t.Fatalf("reads on with %+v", r)
+	}
+	below := audit.Page{Date: first.Date, More: true, Cursor: "c", Records: []audit.Record{typed("b", 999_980, "k", "2"), typed("c", 999_970, "k", "3")}}
+	if o = p.Take(r, below, nil, 0); len(o.New) != 1 {
+		t.Errorf("%+v", o)
+	}
+	r, _ = p.Next(false)
+	if o = p.Take(r, below, nil, 0); o.Taken || p.Failure() == nil || !strings.Contains(p.Failure().Error(), "ignores the cursor") {
+		t.Errorf("%+v, stopped by %v", o, p.Stopped())
+	}
+	if s := p.State(); len(s.Backlog) != 1 || s.Backlog[0].TopID != "b" || p.Figures().Records != 3 {
+		t.Errorf("%+v, %+v", s, p.Figures())
+	}
+}
+
+// TestCursorStands: a cursor that comes back as it was asked with is an error.
+func TestCursorStands(t *testing.T) {
+	p := New(nil, Settings{MaxRecords: 100, PageSize: 1, Overlap: 5, Lookback: 3600}, time.Unix(1_000_000, 0))
+	r, _ := p.Next(false)
+	p.Take(r, audit.Page{More: true, Cursor: "a", Records: []audit.Record{typed("a", 999_990, "k", "1")}}, nil, 0)
+	r, _ = p.Next(false)
+	o := p.Take(r, audit.Page{More: true, Cursor: "a", Records: []audit.Record{typed("b", 999_980, "k", "2")}}, nil, 0)
+	if o.Taken || p.Failure() == nil || !strings.Contains(p.Failure().Error(), "does not advance") {
+		t.Errorf("%+v, stopped by %v", o, p.Stopped())
+	}
+}

@@ -1,0 +1,95 @@
+package state
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+
+	"example.com/auditlog/internal/audit"
+)
+
+// Remembered is a collected record that a later read can return again.
+type Remembered struct {
+	audit.Identity
+	Line uint64 // of the record; 0 where that is not known
+}
+
+// Version is one of the records that share an id, as it is stored: its
+// effective_at, and hashes of its type and line.
+type Version struct {
+	At         int64
+	Type, Line uint64
+}
+
+// MarshalJSON implements json.Marshaler.
+func (v Version) MarshalJSON() ([]byte, error) {
+	return fmt.Appendf(nil, `[%d,"%016x","%016x"]`, v.At, v.Type, v.Line), nil
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (v *Version) UnmarshalJSON(data []byte) error {
+	var typ, line string
+	err := json.Unmarshal(data, &[3]any{&v.At, &typ, &line})
+	if err == nil {
+		v.Type, err = strconv.ParseUint(typ, 16, 64)
+	}
+	if err == nil {
+		v.Line, err = strconv.ParseUint(line, 16, 64)
+	}
+	if err != nil || v.Type == audit.AnyType {
+		return errors.New(`"recent" has a record that is not its time and two hashes`)
+	}
+	return nil
+}
+
+// Remembered goes through the records that a later read can return again.
+func (s *Stream) Remembered() iter.Seq[Remembered] {
+	return func(yield func(Remembered) bool) {
+		for id, at := range s.RecentIDs {
+			if len(s.Recent[id]) == 0 && !yield(Remembered{Identity: audit.Identity{ID: id, At: at}}) {
+				return
+			}
+		}
+		for id, versions := range s.Recent {
+			for _, v := range versions {
+				if !yield(Remembered{audit.Identity{ID: id, At: v.At, Type: v.Type}, v.Line}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Remember makes these the records that a later read can return again.
+func (s *Stream) Remember(records iter.Seq[Remembered]) {
+	s.RecentIDs, s.Recent = map[string]int64{}, nil
+	for r := range records {
+		s.RecentIDs[r.ID] = max(r.At, s.RecentIDs[r.ID])
+		if r.Type == audit.AnyType {
+			continue
+		}
+		if s.Recent == nil {
+			s.Recent = map[string][]Version{}
+		}
+		s.Recent[r.ID] = append(s.Recent[r.ID], Version{r.At, r.Type, r.Line})
+	}
+}
+
+// forget drops the remembered records of these times.
+func (s *Stream) forget(drop func(at int64) bool) {
+	if len(s.RecentIDs) == 0 {
+		return
+	}
+	all := s.Remembered()
+	kept := *s
+	kept.Remember(func(yield func(Remembered) bool) {
+		for r := range all {
+			if !drop(r.At) && !yield(r) {
+				return
+			}
+		}
+	})
+	s.RecentIDs, s.Recent = kept.RecentIDs, kept.Recent
+}
