@@ -37,7 +37,8 @@ const (
 	maxErrorBytes  = 16 << 10 // read of an error's body
 	maxAttempts    = 8        // of one page
 	headerTimeout  = 30 * time.Second
-	attemptTimeout = 2 * time.Minute // from the request to the last byte of its answer
+	pingTimeout    = 10 * time.Second // of a connection that says nothing, and of its answer
+	attemptTimeout = 2 * time.Minute  // from the request to the last byte of its answer
 )
 
 // Key is an Admin key. No log line and no error shows it.
@@ -107,6 +108,8 @@ func NewTransport() *http.Transport {
 		MaxResponseHeaderBytes: 256 << 10,
 		MaxIdleConnsPerHost:    MaxConcurrency,
 		IdleConnTimeout:        90 * time.Second,
+		// A connection that is dead without a word would be used for every attempt.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: pingTimeout, PingTimeout: pingTimeout},
 	}
 }
 
@@ -114,6 +117,7 @@ func NewTransport() *http.Transport {
 type Error struct {
 	Status  int           // HTTP status
 	API     bool          // the body is the API's own error, not a proxy's
+	Code    string        // the API's "code", "" for none
 	Param   string        // the API's "param": what it finds fault with
 	Message string        // the API's own message, cut short
 	Wait    time.Duration // what Retry-After asks for; negative when absent
@@ -182,8 +186,12 @@ func retryable(err error) bool {
 	var e *Error
 	if errors.As(err, &e) {
 		switch e.Status {
-		case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests:
+		case http.StatusRequestTimeout, http.StatusConflict:
 			return true
+		case http.StatusTooManyRequests:
+			return e.Code != noQuota
+		case http.StatusForbidden:
+			return !e.API // a CDN's or proxy's, which may think otherwise next time
 		}
 		return e.Status >= 500
 	}
@@ -217,8 +225,8 @@ func (c *Client) Page(ctx context.Context, r audit.Request, buf *bytes.Buffer, r
 		}
 		wait := backoff.Pause()
 		var e *Error
-		if errors.As(err, &e) && e.Wait >= 0 {
-			wait = e.Wait
+		if errors.As(err, &e) {
+			wait = max(wait, e.Wait) // also where it asks for none: others may ask, too
 		}
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
 			return audit.Page{}, failure(fmt.Errorf("%w; the next attempt in %s would come after this run's deadline", err, wait.Round(time.Millisecond)), r)
@@ -273,7 +281,10 @@ func (c *Client) refusal(resp *http.Response) *Error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
 	e := &Error{Status: resp.StatusCode, Wait: retryAfter(resp.Header)}
 	var parsed struct {
-		Error struct{ Message, Param *string }
+		Error struct {
+			Message, Param *string
+			Code           any
+		}
 	}
 	text := string(body)
 	if json.Unmarshal(body, &parsed) == nil && parsed.Error.Message != nil {
@@ -281,22 +292,49 @@ func (c *Client) refusal(resp *http.Response) *Error {
 		if parsed.Error.Param != nil {
 			e.Param = *parsed.Error.Param
 		}
+		e.Code, _ = parsed.Error.Code.(string)
 	}
 	e.Message = c.show(text)
-	switch {
-	case e.Status == http.StatusUnauthorized && strings.Contains(text, "Missing scopes"):
-		e.Hint = "give the key the scope api.audit_logs.read"
-	case e.Status == http.StatusUnauthorized:
-		e.Hint = "OPENAI_ADMIN_KEY is wrong or revoked: create an Admin key and set it"
-	case e.Status == http.StatusForbidden:
-		e.Hint = "OPENAI_ADMIN_KEY must be an Admin key of an Organization Owner, and audit logging must be enabled: Settings > Organization > Data controls"
-	case e.Status == http.StatusNotFound && e.Param == "":
-		e.Hint = "check OPENAI_BASE_URL"
-	case e.Status >= 300 && e.Status < 400:
+	if e.Status >= 300 && e.Status < 400 {
 		e.Message = "redirect not followed, it would carry the key elsewhere"
-		e.Hint = "set OPENAI_BASE_URL to the API's final address"
 	}
+	e.Hint = e.advice(strings.ToLower(text))
 	return e
+}
+
+// Codes of errors that say more than their status.
+const (
+	noQuota    = "insufficient_quota"
+	badCountry = "unsupported_country_region_territory"
+	badAddress = "ip_not_authorized"
+)
+
+// advice is what to do about an error; text is what it says, in lower case. The
+// status alone would blame the key for what is a country's, an address's or a
+// proxy's.
+func (e *Error) advice(text string) string {
+	refused := e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
+	switch {
+	case e.Status >= 300 && e.Status < 400:
+		return "set OPENAI_BASE_URL to the API's final address"
+	case refused && !e.API:
+		return "something between here and the API refuses, a proxy, a firewall or a CDN: let requests to OPENAI_BASE_URL pass"
+	case e.Code == badCountry:
+		return "OpenAI does not serve the country that the request came from: run the function in a region that it serves"
+	case e.Code == badAddress, refused && strings.Contains(text, "request ip"):
+		return "ask an owner of the organization to add the address that requests leave from to its IP allow list, or give the function a fixed one"
+	case e.Code == noQuota:
+		return "the organization has no quota left, and waiting does not help: look at its billing and limits"
+	case e.Status == http.StatusUnauthorized && strings.Contains(text, "missing scopes"):
+		return "give the key the scope api.audit_logs.read"
+	case e.Status == http.StatusUnauthorized:
+		return "OPENAI_ADMIN_KEY is wrong or revoked: create an Admin key and set it"
+	case e.Status == http.StatusForbidden:
+		return "OPENAI_ADMIN_KEY must be an Admin key of an Organization Owner, and audit logging must be enabled: Settings > Organization > Data controls"
+	case e.Status == http.StatusNotFound && e.Param == "":
+		return "check OPENAI_BASE_URL"
+	}
+	return ""
 }
 
 // retryAfter is the wait that an answer's header asks for: retry-after-ms

@@ -110,7 +110,9 @@ func TestAnswers(t *testing.T) {
 		{"403", openAI(403, "Audit logging is not enabled", ""), 1, []string{"403", "Audit logging is not enabled", "Data controls", "Organization Owner"}},
 		{"404", raw(404, "<h1>Not Found</h1>"), 1, []string{"404", "OPENAI_BASE_URL", "Not Found"}},
 		{"400", openAI(400, "Bad limit", "limit"), 1, []string{"400", "Bad limit"}},
-		{"a proxy that answers with the key", raw(403, "you sent Authorization: Bearer "+testKey), 1, []string{"403", "you sent", "[secret]"}},
+		{"a proxy that answers with the key", raw(403, "you sent Authorization: Bearer "+testKey), maxAttempts, []string{"403", "you sent", "[secret]", "something between here and the API refuses"}},
+		{"a CDN's 403, then good", once(raw(403, "<html>Access denied</html>")), 2, nil},
+		{"429 without quota", raw(429, `{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}`), 1, []string{"429", "waiting does not help"}},
 		{"HTML with control characters", raw(400, "<html>\n\x1b[31m\u2028bad\xff</html>"), 1, []string{"<html> [31m bad\uFFFD</html>"}},
 		{"429, then good", once(openAI(429, "Rate limit reached", "")), 2, nil},
 		{"408, then good", once(raw(408, "")), 2, nil},
@@ -225,6 +227,9 @@ func apiError(message, param string) string {
 func TestRefusals(t *testing.T) {
 	const (
 		redirect = "redirect not followed, it would carry the key elsewhere (set OPENAI_BASE_URL to the API's final address)"
+		between  = "(something between here and the API refuses, a proxy, a firewall or a CDN: let requests to OPENAI_BASE_URL pass)"
+		address  = "(ask an owner of the organization to add the address that requests leave from to its IP allow list, or give the function a fixed one)"
+		owner    = "(OPENAI_ADMIN_KEY must be an Admin key of an Organization Owner, and audit logging must be enabled: Settings > Organization > Data controls)"
 		wrong    = "(OPENAI_ADMIN_KEY is wrong or revoked: create an Admin key and set it)"
 	)
 	for _, tt := range []struct {
@@ -238,10 +243,14 @@ func TestRefusals(t *testing.T) {
 		{399, "x", " : " + redirect},
 		{400, "x", " Bad Request: x"},
 		{400, apiError("Missing scopes: x", ""), " Bad Request: Missing scopes: x"},
-		{401, "", " Unauthorized " + wrong},
+		{401, "", " Unauthorized " + between},
 		{401, apiError("No such key", ""), " Unauthorized: No such key " + wrong},
-		{401, "Missing scopes", " Unauthorized: Missing scopes (give the key the scope api.audit_logs.read)"},
-		{403, "", " Forbidden (OPENAI_ADMIN_KEY must be an Admin key of an Organization Owner, and audit logging must be enabled: Settings > Organization > Data controls)"},
+		{401, `{"error":{"code":"ip_not_authorized","message":"Your request IP 203.0.113.7 does not match the configured IP allowlist for this organization."}}`, " Unauthorized: Your request IP 203.0.113.7 does not match the configured IP allowlist for this organization. " + address},
+		{401, apiError("Your request IP 203.0.113.7 does not match", ""), " Unauthorized: Your request IP 203.0.113.7 does not match " + address},
+		{403, `{"error":{"code":"unsupported_country_region_territory","message":"Country, region, or territory not supported"}}`, " Forbidden: Country, region, or territory not supported (OpenAI does not serve the country that the request came from: run the function in a region that it serves)"},
+		{403, `{"error":{"code":7,"message":"No"}}`, " Forbidden: No " + owner},
+		{401, apiError("Missing scopes", ""), " Unauthorized: Missing scopes (give the key the scope api.audit_logs.read)"},
+		{403, apiError("No", ""), " Forbidden: No " + owner},
 		{404, "", " Not Found (check OPENAI_BASE_URL)"},
 		{404, apiError("No such thing", ""), " Not Found: No such thing (check OPENAI_BASE_URL)"},
 		{404, apiError("No such cursor", "after"), " Not Found: No such cursor"},

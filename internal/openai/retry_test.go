@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -123,7 +124,7 @@ func TestRetryable(t *testing.T) {
 		204: false, 301: false, 400: false, 401: false, 403: false, 404: false, 407: false, 408: true, 409: true, 410: false,
 		425: false, 428: false, 429: true, 430: false, 499: false, 500: true, 501: true, 503: true, 599: true, 600: true,
 	} {
-		if err := fmt.Errorf("x: %w", &Error{Status: status}); retryable(err) != want {
+		if err := fmt.Errorf("x: %w", &Error{Status: status, API: true}); retryable(err) != want {
 			t.Errorf("%d: %v, want %v", status, !want, want)
 		}
 	}
@@ -138,6 +139,10 @@ func TestRetryable(t *testing.T) {
 		{errPageTooLarge, false},
 		{errors.New("audit log API answered 200 with a bad list"), false},
 		{io.EOF, false},
+		{&Error{Status: 403}, true}, // a CDN's
+		{&Error{Status: 401}, false},
+		{&Error{Status: 429, API: true, Code: "insufficient_quota"}, false},
+		{&Error{Status: 429, API: true, Code: "rate_limit_exceeded"}, true},
 	} {
 		if got := retryable(tt.err); got != tt.want {
 			t.Errorf("%v: %v", tt.err, got)
@@ -200,12 +205,17 @@ func TestWaits(t *testing.T) {
 			t.Errorf("the back-off of the next page is %+v", c.backoff)
 		}
 
-		for value, want := range map[string]time.Duration{"100": 100 * time.Second, "0": 0} {
-			header = []string{"Retry-After", value}
-			began := time.Now()
-			var told retries
-			if _, err := c.Page(t.Context(), testRequest, new(bytes.Buffer), told.add); err == nil || told.total() != 7*want || time.Since(began) != 7*want {
-				t.Errorf("asked for %v: took %v, told of %v, error %v", want, time.Since(began), told.waits, err)
+		header = []string{"Retry-After", "100"}
+		began := time.Now()
+		var told retries
+		if _, err := c.Page(t.Context(), testRequest, new(bytes.Buffer), told.add); err == nil || told.total() != 700*time.Second || time.Since(began) != 700*time.Second {
+			t.Errorf("took %v, told of %v, error %v", time.Since(began), told.waits, err)
+		}
+		// Who asks for no wait, or for one that is over, does not get eight requests at once.
+		for _, value := range []string{"0", "Tue, 24 Nov 2020 01:00:00 GMT"} {
+			header, told = []string{"Retry-After", value}, retries{}
+			if _, err := c.Page(t.Context(), testRequest, new(bytes.Buffer), told.add); err == nil || len(told.waits) != 7 || told.total() < time.Second || slices.Min(told.waits) <= 0 {
+				t.Errorf("asked for %s: told of %v, error %v", value, told.waits, err)
 			}
 		}
 	})

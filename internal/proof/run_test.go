@@ -211,7 +211,7 @@ func TestFatalAnswers(t *testing.T) {
 	for _, status := range []int{400, 401, 403, 404} {
 		inBubble(t, func(t *testing.T, h *simulation) {
 			h.Add(3, 1, 1)
-			h.APIFaults.Set(from(1, fault.Fault{Kind: fault.Refuse, Status: status}))
+			h.APIFaults.Set(from(1, fault.Fault{Kind: fault.Refuse, Status: status, Body: `{"error":{"message":"No."}}`}))
 			_, err := h.Run()
 			if err == nil || h.APIFaults.Count() != 1 {
 				t.Errorf("%d: %d requests, error %v", status, h.APIFaults.Count(), err)

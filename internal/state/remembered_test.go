@@ -63,6 +63,33 @@ func TestRemembered(t *testing.T) {
 	}
 }
 
+// TestRememberedStops: whoever has seen enough gets no more, of either kind.
+func TestRememberedStops(t *testing.T) {
+	for _, typ := range []uint64{audit.AnyType, 1} {
+		var s Stream
+		s.Remember(slices.Values([]Remembered{remembered("a", 5, typ, 7), remembered("b", 4, typ, 7), remembered("c", 3, typ, 7)}))
+		n := 0
+		for range s.Remembered() {
+			if n++; n == 2 {
+				break
+			}
+		}
+		if n != 2 {
+			t.Errorf("type %d: %d of 2", typ, n)
+		}
+	}
+}
+
+// TestRememberedLatest: an older release reads of records that share an id the latest,
+// whatever their order.
+func TestRememberedLatest(t *testing.T) {
+	var s Stream
+	s.Remember(slices.Values([]Remembered{remembered("a", 6, 1, 9), remembered("a", 5, 1, 7)}))
+	if diff := cmp.Diff(map[string]int64{"a": 6}, s.RecentIDs); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestVersionRefused(t *testing.T) {
 	for _, data := range []string{`1`, `[]`, `[1]`, `[1,"g","1"]`, `[1,"1","x"]`, `["1","1","1"]`, `[1.5,"1","1"]`, `[1,"0","1"]`, `[1,2,3]`, `{}`} {
 		if err := json.Unmarshal([]byte(data), new(Version)); err == nil {

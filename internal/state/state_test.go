@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -186,6 +187,9 @@ func TestEdit(t *testing.T) {
 		{"back, before what is remembered",
 			Stream{High: 90, RecentIDs: ids(), RecentSince: 21, Backlog: []Window{window}}, 20,
 			Stream{High: 20, RecentIDs: map[string]int64{"a": 19}, RecentSince: 20, Backlog: []Window{window}, Rewound: true}},
+		{"back, without a backlog",
+			Stream{High: 90, RecentSince: 19, Backlog: []Window{}}, 20,
+			Stream{High: 20, RecentSince: 19, Backlog: []Window{}, Rewound: true}},
 		{"back, within what is remembered",
 			Stream{High: 90, RecentIDs: ids(), RecentSince: 19}, 20,
 			Stream{High: 20, RecentIDs: map[string]int64{"a": 19}, RecentSince: 19, Rewound: true}},
@@ -235,12 +239,16 @@ func fullState() State {
 		Stream: Stream{
 			Watermark: 1795397838, LastRun: "2026-11-24T01:00:02Z", High: 1795484238,
 			Backlog: []Window{
-				{Gte: 1795397838, Lte: 1795484238, After: "audit_log-a", AfterAt: 1795430000, Top: 1795484000, Unordered: true, Filter: filterA},
+				{Gte: 1795397838, Lte: 1795484238, After: "audit_log-a", AfterAt: 1795430000, Top: 1795484000, TopID: "audit_log-t", Unordered: true, Filter: filterA},
 				{Gte: 1795397838, Lte: 1795400000},
 			},
 			Filter:    filterA,
 			Covered:   []Span{{Gte: 1795397838, Lte: 1795484238, Filter: filterA}, {Gte: 1795390000, Lte: 1795397837}},
-			RecentIDs: map[string]int64{"audit_log-b": 1795484238, "audit_log-a": 1795484237}, RecentSince: 1795484000,
+			RecentIDs: map[string]int64{"audit_log-b": 1795484238, "audit_log-a": 1795484237, "audit_log-c": 1795484236}, RecentSince: 1795484000,
+			Recent: map[string][]Version{
+				"audit_log-b": {{At: 1795484238, Type: 1, Line: 1<<64 - 1}},
+				"audit_log-a": {{At: 1795484237, Type: 1, Line: 2}, {At: 1795484230, Type: 3, Line: 0}},
+			},
 		},
 		Tenant: &tenant,
 		Staging: Staging{
@@ -270,6 +278,32 @@ func TestStoredKeys(t *testing.T) {
 		}
 		if diff := cmp.Diff(string(want), string(got)); diff != "" {
 			t.Errorf("%s differs (-want +got):\n%s", tt.file, diff)
+		}
+	}
+}
+
+// TestStoredText: what an object, an array or a text holds changes nothing of what it
+// says.
+func TestStoredText(t *testing.T) {
+	for _, text := range []string{`"`, `\`, `\"`, `\\"},[{:`, `{"a":[1,2]}`, "[]", "{}", ", : {\n\t}", "\u2028é"} {
+		s := State{
+			Stream:       Stream{Backlog: []Window{{After: text, Gte: 1, Lte: 2}, {}}, RecentIDs: map[string]int64{text: 5}, Recent: map[string][]Version{text: {{At: 5, Type: 1}}}},
+			Organization: text,
+		}
+		data, err := Encode(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got State
+		if err := json.Unmarshal(data, &got); err != nil {
+			t.Fatalf("%q is stored as %s: %v", text, data, err)
+		}
+		if diff := cmp.Diff(s, got); diff != "" {
+			t.Errorf("%q is stored as %s (-want +got):\n%s", text, data, diff)
+		}
+		// Each window begins on a line of its own, and each text is on one.
+		if n := strings.Count(string(data), "\n"); n != 23 {
+			t.Errorf("%q makes %d lines:\n%s", text, n, data)
 		}
 	}
 }

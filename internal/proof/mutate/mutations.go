@@ -433,4 +433,20 @@ var mutations = []mutation{
 		in:   "internal/proof",
 		test: "TestTenantOnlyDroppedLater",
 	},
+	{
+		name: "wait as shortly as whoever answers asks for",
+		file: "internal/openai/openai.go",
+		old:  "wait = max(wait, e.Wait)",
+		new:  "wait = max(0, e.Wait)",
+		in:   "internal/openai",
+		test: "TestWaits",
+	},
+	{
+		name: "blame the key for what is not the API's answer",
+		file: "internal/openai/openai.go",
+		old:  "case refused && !e.API:",
+		new:  "case refused && e.Status == 0:",
+		in:   "internal/openai",
+		test: "TestRefusals",
+	},
 }
