@@ -187,8 +187,8 @@ func TestTenantOnlyDroppedLater(t *testing.T) {
 				h.Put(false, "a", 3*86400+i*10)
 				h.Put(true, "b", 3*86400+i*10)
 			}
-			h.Put(false, "a", 5)
-			h.Put(true, "b", 5)
+			h.Put(false, "a", 7200)
+			h.Put(true, "b", 5) // so that the tenant's newest window has none of the others
 			h.MustRun()
 			if s := h.state().Tenant; s == nil || !s.Distinct {
 				h.T.Fatalf("%+v", s)

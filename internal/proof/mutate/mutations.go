@@ -449,4 +449,12 @@ var mutations = []mutation{
 		in:   "internal/openai",
 		test: "TestRefusals",
 	},
+	{
+		name: "use a connection that is dead for every attempt",
+		file: "internal/openai/openai.go",
+		old:  "HTTP2: &http.HTTP2Config{SendPingTimeout: pingTimeout, PingTimeout: pingTimeout},",
+		new:  "HTTP2: &http.HTTP2Config{PingTimeout: pingTimeout},",
+		in:   "internal/openai",
+		test: "TestDeadConnection",
+	},
 }
