@@ -68,6 +68,9 @@ type Request struct {
 	Filter   Filter
 }
 
+// Hollow reports whether a page has no records though more follow.
+func (p Page) Hollow() bool { return p.More && len(p.Records) == 0 }
+
 // What names the records that are asked for.
 func (r Request) What() string {
 	if r.Tenant {

@@ -98,8 +98,6 @@ func (d *pageDecoder) page(q Request) (Page, error) {
 	switch {
 	case !seen["object"], !seen["data"], !seen["has_more"]:
 		return Page{}, errors.New(`"object", "data" or "has_more" is missing`)
-	case p.More && len(p.Records) == 0:
-		return Page{}, errors.New(`"has_more" is true, but there are no records`)
 	case p.More && p.Cursor == "":
 		return Page{}, errors.New(`"has_more" is true, but there is no "last_id" to go on from`)
 	}

@@ -64,7 +64,7 @@ func TestDecodePage(t *testing.T) {
 		{"bytes after it", `{"object":"list","data":[],"has_more":false}{}`, "2 bytes follow", "", "", false},
 		{"a byte after it", `{"object":"list","data":[],"has_more":false}X`, "1 bytes follow", "", "", false},
 		{"no white space of JSON after it", `{"object":"list","data":[],"has_more":false}` + "\u00a0", "2 bytes follow", "", "", false},
-		{"more, but no records", `{"object":"list","data":[],` + rest + `}`, "no records", "", "", false},
+		{"more, but no records", `{"object":"list","data":[],` + rest + `}`, "", "", "b", true},
 		{"more, but no cursor", `{"object":"list","data":[{"id":"a","effective_at":100}],"last_id":null,"has_more":true}`, `no "last_id"`, "", "", false},
 		{"more, cursor missing", `{"object":"list","data":[{"id":"a","effective_at":100}],"has_more":true}`, `no "last_id"`, "", "", false},
 		{"more, cursor empty", `{"object":"list","data":[{"id":"a","effective_at":100}],"last_id":"","has_more":true}`, `no "last_id"`, "", "", false},
@@ -262,7 +262,7 @@ func judgePage(body []byte, q Request) (p Page, ok bool) {
 		}
 		p.Records = append(p.Records, r)
 	}
-	return p, !p.More || len(p.Records) > 0 && p.Cursor != ""
+	return p, !p.More || p.Cursor != ""
 }
 
 func judgeRecord(raw []byte) (r Record, ok bool) {

@@ -36,6 +36,7 @@ const (
 	maxPageBytes   = 32 << 20 // of a decoded page held in memory
 	maxErrorBytes  = 16 << 10 // read of an error's body
 	maxAttempts    = 8        // of one page
+	hollowAttempts = 3        // more of one that has no records though more follow
 	headerTimeout  = 30 * time.Second
 	pingTimeout    = 10 * time.Second // of a connection that says nothing, and of its answer
 	attemptTimeout = 2 * time.Minute  // from the request to the last byte of its answer
@@ -156,6 +157,8 @@ func (c *Client) unreachable(err error) error {
 // show makes text from outside fit for a log.
 func (c *Client) show(s string) string { return audit.Shorten(c.key.Hide(s)) }
 
+var errHollow = errors.New("audit log API answered with an empty page, and says that more follow")
+
 var errPageTooLarge = fmt.Errorf("page is larger than %d MiB", maxPageBytes>>20)
 
 // failure says what an error means for what is read next.
@@ -195,7 +198,7 @@ func retryable(err error) bool {
 		}
 		return e.Status >= 500
 	}
-	return errors.As(err, new(*Unreachable)) || errors.Is(err, audit.ErrCutBody)
+	return errors.As(err, new(*Unreachable)) || errors.Is(err, audit.ErrCutBody) || err == errHollow
 }
 
 // Retried is called for a failed attempt that another one follows: with its error
@@ -203,7 +206,8 @@ func retryable(err error) bool {
 type Retried func(err error, wait time.Duration)
 
 // Page reads one page into buf, sending the request again where that may help
-// until ctx ends. A wait that would pass ctx's deadline ends it at once. Where
+// until ctx ends. An empty page with more to come is asked for again, too; where it
+// stays so, it is an answer like any other. A wait that would pass ctx's deadline ends it at once. Where
 // ctx ends the first attempt, the error is ctx's own; any other error is an
 // *audit.Failure around the API's last word.
 func (c *Client) Page(ctx context.Context, r audit.Request, buf *bytes.Buffer, retried Retried) (audit.Page, error) {
@@ -211,6 +215,9 @@ func (c *Client) Page(ctx context.Context, r audit.Request, buf *bytes.Buffer, r
 	var last error
 	for attempt := 1; ; attempt++ {
 		p, err := c.get(ctx, r, buf)
+		if err == nil && p.Hollow() && attempt <= hollowAttempts {
+			err = errHollow
+		}
 		switch {
 		case err == nil:
 			return p, nil

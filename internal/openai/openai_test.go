@@ -77,6 +77,23 @@ func TestRequest(t *testing.T) {
 	}
 }
 
+const hollowPage = `{"object":"list","data":[],"first_id":null,"last_id":"a-77","has_more":true}`
+
+// TestHollowPage: an empty page with more to come is asked for again three times, and
+// then an answer like any other.
+func TestHollowPage(t *testing.T) {
+	requests := 0
+	c := inMemory(func(*http.Request) (*http.Response, error) { requests++; return response(200, hollowPage), nil })
+	p, err := c.Page(t.Context(), testRequest, new(bytes.Buffer), func(err error, _ time.Duration) {
+		if err != errHollow {
+			t.Errorf("told of %v", err)
+		}
+	})
+	if err != nil || requests != 4 || !p.Hollow() || p.Cursor != "a-77" {
+		t.Errorf("%d requests, %+v, %v", requests, p, err)
+	}
+}
+
 // TestAnswers: what each kind of answer leads to, and how often it is asked for.
 func TestAnswers(t *testing.T) {
 	raw := func(status int, body string) func(int, http.ResponseWriter, *http.Request) {
@@ -126,6 +143,7 @@ func TestAnswers(t *testing.T) {
 		}), 2, nil},
 		{"body cut off by a proxy, then good", once(raw(200, goodPage[:50])), 2, nil},
 		{"connection dropped, then good", once(func(int, http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), 2, nil},
+		{"an empty page with more to come, then good", once(raw(200, hollowPage)), 2, nil},
 		{"200 with HTML", raw(200, "<html>Sign in</html>"), 1, []string{"no JSON list", "Sign in"}},
 	}
 	for _, tt := range tests {

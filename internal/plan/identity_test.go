@@ -124,3 +124,49 @@ func TestCursorStands(t *testing.T) {
 		t.Errorf("%+v, stopped by %v", o, p.Stopped())
 	}
 }
+
+// TestHollowPages: pages without records that more follow are followed, and the hole
+// is named once its end is known. One at the beginning leaves the order unknown.
+func TestHollowPages(t *testing.T) {
+	hollow := func(cursor string) audit.Page {
+		return audit.Page{Date: time.Unix(1_000_000, 0), More: true, Cursor: cursor}
+	}
+	full := func(cursor string, at ...int64) audit.Page {
+		p := audit.Page{Date: time.Unix(1_000_000, 0), More: cursor != "", Cursor: cursor}
+		for _, at := range at {
+			p.Records = append(p.Records, typed(cursor, at, "k", "1"))
+		}
+		return p
+	}
+	for _, tt := range []struct {
+		name     string
+		pages    []audit.Page
+		from, to int64 // of the hole
+		descends bool  // before the last page
+	}{
+		{"in the middle", []audit.Page{full("a", 999_990, 999_900), hollow("h"), hollow("i"), full("", 999_800)}, 999_800, 999_900, true},
+		{"at the beginning", []audit.Page{hollow("h"), full("b", 999_990), full("", 999_980)}, 999_990, 1_000_000, false},
+		{"at the end", []audit.Page{full("a", 999_990, 999_900), hollow("h"), full("")}, 996_400, 999_900, true},
+	} {
+		p := New(nil, Settings{MaxRecords: 100, PageSize: 2, Overlap: 5, Lookback: 3600}, time.Unix(1_000_000, 0))
+		var notes []Note
+		for i, page := range tt.pages {
+			r, ok := p.Next(false)
+			if !ok {
+				t.Fatalf("%s: no request for page %d", tt.name, i)
+			}
+			if w := r.segment; i == len(tt.pages)-1 && w.Descends() != tt.descends {
+				t.Errorf("%s: %+v descends: %v", tt.name, w.Window, w.Descends())
+			}
+			o := p.Take(r, page, nil, 0)
+			if !o.Taken {
+				t.Fatalf("%s: page %d makes %+v, stopped by %v", tt.name, i, o, p.Stopped())
+			}
+			notes = append(notes, o.Notes...)
+		}
+		want := "records from " + audit.Time(tt.from) + " to " + audit.Time(tt.to)
+		if len(notes) != 1 || !notes[0].Warning || !strings.HasSuffix(notes[0].Text, want) || p.Stopped() != nil {
+			t.Errorf("%s: notes %+v, want %s; stopped by %v", tt.name, notes, want, p.Stopped())
+		}
+	}
+}

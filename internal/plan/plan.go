@@ -217,6 +217,7 @@ func (p *Plan) take(r Request, page audit.Page, others *audit.Page) (o Outcome, 
 		p.figures.Records++
 		o.New = append(o.New, rec)
 	}
+	o.Notes = append(o.Notes, w.hole(page)...)
 	s.advance(w, page)
 	o.Taken = true
 	p.figures.Pages++

@@ -24,6 +24,8 @@ type segment struct {
 	top              int64 // effective_at of the first record
 	read             int   // records, collected before or not
 	loop             loopDetector
+	hollow           bool  // the last page had no records, though more followed
+	above            int64 // where that hole begins: effective_at of the last record before it
 }
 
 // windowID tells windows apart as they were planned: n is 0 for the new one, then
@@ -55,6 +57,29 @@ func (w *segment) take(page audit.Page) {
 	if !page.More {
 		w.done, w.atCursor = true, nil
 	}
+}
+
+// hole notes a page without records though more follow, and returns what to say of
+// such pages once their end is known.
+func (w *segment) hole(page audit.Page) (notes []Note) {
+	if page.Hollow() {
+		if !w.hollow {
+			w.hollow, w.above = true, w.Lte
+			if w.AfterAt != 0 {
+				w.above = w.AfterAt
+			}
+		}
+		return nil
+	}
+	if w.hollow {
+		below := w.Gte
+		if len(page.Records) > 0 {
+			below = page.Records[0].At
+		}
+		notes = append(notes, Note{Warning: true, Text: "The API answered with empty pages that more followed, each time it was asked: it may have kept back records from " + audit.Time(below) + " to " + audit.Time(w.above)})
+	}
+	w.hollow = false
+	return notes
 }
 
 // earlier is the earlier of two times, 0 for none.

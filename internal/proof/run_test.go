@@ -822,6 +822,34 @@ func TestHugePages(t *testing.T) {
 	})
 }
 
+// TestHollowPage: an empty page with more to come holds nothing back, however often it
+// comes, and is no secret.
+func TestHollowPage(t *testing.T) {
+	for _, width := range []string{"1", "4"} {
+		inBubble(t, func(t *testing.T, h *simulation) {
+			h.Env["FETCH_CONCURRENCY"] = width
+			h.Add(515, 5, 60)
+			h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault {
+				q := r.URL.Query()
+				after := q.Get("after")
+				switch before, below := strings.CutSuffix(after, "-hole"); {
+				case below: // the hole's cursor goes on from the record before it
+					q.Set("after", before)
+					r.URL.RawQuery = q.Encode()
+				case after != "":
+					return fault.Fault{Kind: fault.Refuse, Status: 200, Body: `{"object":"list","data":[],"last_id":"` + after + `-hole","has_more":true}`}
+				}
+				return fault.Fault{}
+			})
+			if sum := h.MustRun(); sum.Records != 515 || sum.OpenWindows != 0 {
+				t.Errorf("%+v", sum)
+			}
+			h.WantLog("The API answered with empty pages that more followed", `"severity":"WARNING"`)
+			h.Settle()
+		})
+	}
+}
+
 // TestPagesInCircles: nothing of an API that does not page consistently is
 // committed.
 func TestPagesInCircles(t *testing.T) {
