@@ -1,8 +1,9 @@
 locals {
   root = "${path.module}/../.."
   # What the function consists of; .gcloudignore says the same to gcloud.
+  packages = "internal/{audit,checkup,cloudlog,config,names,openai,plan,state,store}/*.go"
   sources = setunion(["go.mod", "go.sum"], [
-    for f in fileset(local.root, "{*.go,internal/{audit,checkup,cloudlog,config,names,openai,plan,state,store}/*.go}") : f if !endswith(f, "_test.go")
+    for f in setunion(fileset(local.root, "*.go"), fileset(local.root, local.packages)) : f if !endswith(f, "_test.go")
   ])
   memory_mib = parseint(substr(var.memory, 0, length(var.memory) - 2), 10) * (endswith(var.memory, "Gi") ? 1024 : 1)
 }

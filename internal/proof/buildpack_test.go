@@ -76,8 +76,32 @@ func TestUpload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if glob := fmt.Sprintf(`"{*.go,internal/{%s}/*.go}"`, strings.Join(packages, ",")); !strings.Contains(string(terraform), glob) {
+	glob := fmt.Sprintf("internal/{%s}/*.go", strings.Join(packages, ","))
+	if !strings.Contains(string(terraform), "packages = \""+glob+"\"") {
 		t.Errorf("function.tf does not name the files %s", glob)
+	}
+	if _, err := exec.LookPath("terraform"); err != nil {
+		return
+	}
+	base, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "terraform", "console")
+	cmd.Dir = t.TempDir()
+	cmd.Stdin = strings.NewReader(fmt.Sprintf("join(\"\\n\", sort([for f in setunion(fileset(%[1]q, \"*.go\"), fileset(%[1]q, %[2]q)) : f if !endswith(f, \"_test.go\")]))\n", base, glob))
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("terraform: %v", err)
+	}
+	var got []string
+	for line := range strings.Lines(string(out)) {
+		if line = strings.TrimSpace(line); strings.HasSuffix(line, ".go") {
+			got = append(got, line)
+		}
+	}
+	if diff := cmp.Diff(slices.DeleteFunc(want, func(name string) bool { return !strings.HasSuffix(name, ".go") }), got); diff != "" {
+		t.Errorf("function.tf (-want +got):\n%s", diff)
 	}
 }
 
