@@ -16,14 +16,14 @@ import (
 	"example.com/auditlog/internal/store"
 )
 
-// feedLineLimit is the longest line, in bytes, that a SecOps feed takes.
+// feedLineLimit is the longest line, in bytes, that a SecOps feed accepts.
 const feedLineLimit = 4 << 20
 
-// fetch reads what a plan wants into a staged object. Its error is that of the
-// object; what went wrong with the API, the plan knows.
+// fetch reads what the plan asks for into a staged object. It returns only errors of that object:
+// the plan keeps those of the API.
 //
-// Where pages contradict each other, what has been written may hold records
-// twice: then everything is read again, by a plan that leaves out what contradicts.
+// Where pages contradict each other, the object may hold records twice. Then fetch starts over,
+// with a new object and a plan without that window.
 func (r *run) fetch(whole, reading context.Context, p *plan.Plan) (*plan.Plan, *store.Staged, error) {
 	for {
 		staged := r.store.Stage(whole, r.started)
@@ -39,16 +39,15 @@ func (r *run) fetch(whole, reading context.Context, p *plan.Plan) (*plan.Plan, *
 	}
 }
 
-// request is one request under way.
 type request struct {
 	plan.Request
 	cancel   context.CancelFunc
-	buf      *bytes.Buffer // that holds the page's records
+	buf      *bytes.Buffer // holds the page's records
 	retrying bool          // it has failed before
 
-	// Once it is answered:
+	// Set by the answer:
 	page   audit.Page
-	others *audit.Page // what came without tenant_only, where that was asked for
+	others *audit.Page // the answer without tenant_only, where one was requested
 	err    error
 	took   time.Duration
 }
@@ -60,12 +59,10 @@ type retry struct {
 	wait time.Duration
 }
 
-// fetchSegments reads side by side, as many requests at once as the pace allows,
-// and writes the records that are new. It ends when the plan wants nothing more,
-// or at once where writing fails.
+// fetchSegments sends as many requests in parallel as the pace allows, and writes the new records. It ends
+// when the plan wants nothing more, or at once when a write fails.
 //
-// Only requests are sent side by side: the plan and the staged object are this
-// goroutine's alone.
+// Only the requests run in parallel: nothing but this goroutine uses the plan and the staged object.
 func (r *run) fetchSegments(ctx context.Context, p *plan.Plan, staged *store.Staged) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -75,7 +72,7 @@ func (r *run) fetchSegments(ctx context.Context, p *plan.Plan, staged *store.Sta
 	var free []*bytes.Buffer
 	var failed error
 	for {
-		// A stream that has no request under way need not wait for requests that fail.
+		// A stream with no request under way need not wait for failing requests of the other.
 		for failed == nil && (len(underWay) < r.pace.width || retrying == len(underWay)) {
 			want, ok := p.Next(len(underWay) >= r.pace.width)
 			if !ok {
@@ -119,7 +116,7 @@ func (r *run) fetchSegments(ctx context.Context, p *plan.Plan, staged *store.Sta
 			if failed == nil {
 				var cancel []int
 				if cancel, failed = r.take(ctx, p, q, staged, len(underWay)); failed != nil {
-					stop() // what is under way can no longer be committed
+					stop() // the answers to come can no longer be committed
 				}
 				for _, id := range cancel {
 					underWay[id].cancel()
@@ -130,11 +127,10 @@ func (r *run) fetchSegments(ctx context.Context, p *plan.Plan, staged *store.Sta
 	}
 }
 
-// compareTimeout is how long tenant-scoped records wait for others to be compared
-// with: those must not hold them up.
+// compareTimeout is how long tenant-scoped records wait for those they are compared with: a slow
+// comparison must not hold them up.
 const compareTimeout = 45 * time.Second
 
-// send sends a request until it is answered.
 func (r *run) send(ctx context.Context, q *request, retried openai.Retried) {
 	began := time.Now()
 	q.page, q.err = r.api.Page(ctx, q.Request.Request, q.buf, retried)
@@ -147,13 +143,13 @@ func (r *run) send(ctx context.Context, q *request, retried openai.Retried) {
 		if err == nil {
 			q.others = &page
 		}
-		q.err = ctx.Err() // an answer that does not come in time is none
+		q.err = ctx.Err() // a comparison that fails is no error, unless ctx has ended
 	}
 	q.took = time.Since(began)
 }
 
-// take hands an answer to the plan, and does what follows from it: it writes the
-// records that are new, and returns the requests that nobody waits for any more.
+// take gives an answer to the plan and acts on the outcome: it writes the new records, and returns
+// the requests that are no longer needed.
 func (r *run) take(ctx context.Context, p *plan.Plan, q *request, staged *store.Staged, underWay int) (cancel []int, err error) {
 	var o plan.Outcome
 	if q.err != nil {
@@ -178,13 +174,13 @@ func (r *run) take(ctx context.Context, p *plan.Plan, q *request, staged *store.
 	return o.Cancel, nil
 }
 
-// failureOf says what an error means for the plan; ctx bounds the whole reading.
+// failureOf returns what an error means for the plan; ctx bounds all reading.
 func failureOf(ctx context.Context, err error) *audit.Failure {
 	var f *audit.Failure
 	switch {
 	case errors.As(err, &f) && f.Kind != audit.Other:
 		return f
-	case ctx.Err() != nil && err == context.DeadlineExceeded: // in mid-request, and nothing was wrong so far
+	case ctx.Err() != nil && err == context.DeadlineExceeded: // during a request, with nothing wrong so far
 		return &audit.Failure{Kind: audit.OutOfTime, Err: err}
 	case ctx.Err() == context.Canceled:
 		return &audit.Failure{Kind: audit.Interrupted, Err: err}
@@ -205,7 +201,6 @@ func (r *run) writeNew(records []audit.Record, staged *store.Staged) error {
 	return nil
 }
 
-// note logs what the plan has to say.
 func (r *run) note(n plan.Note) {
 	level := slog.LevelInfo
 	if n.Warning {
@@ -214,7 +209,6 @@ func (r *run) note(n plan.Note) {
 	r.log.Log(context.Background(), level, n.Text, n.Attrs...)
 }
 
-// retried logs a failed attempt.
 func (r *run) retried(err error, wait time.Duration) {
 	r.sum.Retries++
 	text := err.Error()
@@ -227,13 +221,13 @@ func (r *run) retried(err error, wait time.Duration) {
 	r.log.Warn(fmt.Sprintf("%s. Retrying after %ss...", text, strconv.FormatFloat(seconds(wait), 'f', -1, 64)))
 }
 
-// pace is how many requests are sent at once: fewer where answers are much slower
-// than the fastest one, since then they wait for each other; more again, up to
-// FETCH_CONCURRENCY, as long as they are not. A 429 halves it.
+// pace is how many requests are sent in parallel: fewer where answers are much slower than the
+// fastest one, since then they wait for each other; more, up to FETCH_CONCURRENCY, where they are
+// not. A 429 halves it.
 type pace struct {
 	width, most int
 	good        int           // answers since width was set
-	fastest     time.Duration // of the answers
+	fastest     time.Duration // the fastest answer
 }
 
 func (p *pace) answered(took time.Duration) {

@@ -1,25 +1,23 @@
-// Package auditlog collects OpenAI's organization audit logs into Cloud
-// Storage, for a Google SecOps feed to read: nothing lost, nothing repeated,
-// nothing changed, nothing hidden, whatever fails.
+// Package auditlog collects OpenAI's organization audit logs into Cloud Storage, where a Google SecOps
+// feed reads them: nothing lost, nothing repeated, nothing changed, nothing hidden, whatever fails.
 //
-// It is one function, triggered by Pub/Sub. A run reads the records that are
-// new, page by page, into a staged object outside the feed prefix; commits, by
-// replacing the state object on the condition that nobody else has; and
-// publishes, by renaming the staged object into the feed prefix. The commit is
-// the one write that decides whether a run counts:
+// It is one function, triggered by Pub/Sub. A run has three steps. It reads new records, page by page,
+// into a staged object outside the feed prefix. It commits: it replaces the state object, on the condition
+// that nobody else has. It publishes: it renames the staged object into the feed prefix. The commit is the
+// one write that decides whether a run counts:
 //
-//   - before it, a run that dies leaves no trace but a staged object that no
-//     state names, and the next run reads the same records again;
-//   - after it, the state names the staged object until it is published, and
-//     every run begins by publishing what the state names.
+//   - before it, a run that dies leaves only a staged object that no state names, and the next
+//     run reads the same records again;
+//   - after it, the state names the staged object until it is published, and every run begins
+//     by publishing what the state names.
 //
-// The watermark never passes a record that the API showed us and that is not
-// in an object that the state names, or has named. With TENANT_EVENTS there are
-// two streams of records, each with a watermark of its own, in one such run.
+// The watermark passes no record that the API has shown us, unless the record is in an object that the
+// state names or has named. With TENANT_EVENTS a run reads two streams of records, each with its own
+// watermark.
 //
-// Objects, with the default settings' names:
+// Objects, with default names:
 //
-//	openai-auditlog/openai_auditlog_YYYYMMDD_HHMMSS.ndjson  records, one a line; the feed's
+//	openai-auditlog/openai_auditlog_YYYYMMDD_HHMMSS.ndjson  records, one per line; for the feed
 //	<dir of STATE_KEY>/state.json                           state.State
 //	<dir of STATE_KEY>/staged/state.json/<attempt>.ndjson   records not yet part of the feed
 package auditlog
@@ -56,21 +54,20 @@ import (
 	"example.com/auditlog/internal/store"
 )
 
-// Version goes into the User-Agent of requests to the API.
+// Version is part of the User-Agent of requests to the API.
 const Version = "0.1.0"
 
 func init() {
 	functions.CloudEvent("main", handle)
-	// A run of 5,000 records allocates less than 16 MiB in all. Go's default, which
-	// is to collect garbage from 4 MiB on, takes a sixth of the CPU time of a small
-	// run, the process's start included, and saves it no memory.
+	// A run of 5,000 records allocates less than 16 MiB in all. Go's default, to collect garbage from 4
+	// MiB on, takes a sixth of the CPU time of a small run, with the process's start, and saves no memory.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
 }
 
-// Collector does runs. It is safe for concurrent use; of runs at the same time,
-// in this process or elsewhere, one commits.
+// Collector does runs. It is safe for concurrent use. Of several runs at the same time, in this
+// process or elsewhere, only one commits.
 type Collector struct {
 	// Progress, if set, is called with a run's figures after each page.
 	Progress func(Summary)
@@ -80,15 +77,14 @@ type Collector struct {
 	store *store.Store
 }
 
-// Options replace what a collector reaches the world through. The zero value is
-// what production has.
+// Options replace a collector's connections to the outside. The zero value is for production.
 type Options struct {
 	Transport http.RoundTripper // to the API
 	Storage   *storage.Client
 	Backoff   gax.Backoff // between the attempts at one page
 }
 
-// New returns a collector with connections of its own.
+// New returns a collector with its own connections.
 func New(ctx context.Context, cfg config.Config, o Options) (*Collector, error) {
 	if o.Transport == nil {
 		o.Transport = openai.NewTransport()
@@ -109,15 +105,14 @@ func New(ctx context.Context, cfg config.Config, o Options) (*Collector, error) 
 	}, nil
 }
 
-// Check looks whether everything that runs need is there. It changes neither the
-// state nor anything that the feed sees.
+// Check checks settings, key, bucket, roles and state. It changes neither the state nor anything
+// that the feed sees.
 func (c *Collector) Check(ctx context.Context) []checkup.Finding {
 	return checkup.Check(ctx, c.cfg, c.api, c.store)
 }
 
-// Run does one run. Its error says what kept it from getting everything; what
-// it had got by then is committed all the same. The figures stand whatever the
-// error.
+// Run does one run. Its error is the reason why the run did not get everything; what it got until
+// then is committed all the same. The figures are valid even with an error.
 func (c *Collector) Run(ctx context.Context, log *slog.Logger) (sum Summary, err error) {
 	r := c.newRun(log)
 	whole, reading, cancel := c.deadlines(ctx, r.started)
@@ -159,7 +154,6 @@ func (c *Collector) Run(ctx context.Context, log *slog.Logger) (sum Summary, err
 	return sum, errors.Join(plan.Failure(), err)
 }
 
-// run is one run under way.
 type run struct {
 	*Collector
 	log         *slog.Logger
@@ -178,7 +172,6 @@ func (c *Collector) newRun(log *slog.Logger) *run {
 	return &run{Collector: c, log: log, started: time.Now(), pace: pace{width: c.cfg.Concurrency, most: c.cfg.Concurrency}}
 }
 
-// plan lays out what the run reads.
 func (r *run) plan(snapshot *store.Snapshot) *plan.Plan {
 	settings := plan.Settings{
 		Tenant: r.cfg.TenantEvents, Filter: r.cfg.Filter, MaxRecords: r.cfg.MaxRecords, PageSize: r.cfg.PageSize,
@@ -190,9 +183,8 @@ func (r *run) plan(snapshot *store.Snapshot) *plan.Plan {
 	return plan.New(&snapshot.State, settings, r.started)
 }
 
-// deadlines returns the context of the whole run, and that of reading: the
-// latter ends with the caller and leaves a reserve, within the former, to
-// commit and publish what has been read.
+// deadlines returns the contexts of the whole run and of its reading. Reading also ends with the
+// caller, and earlier than the run, which then has time to commit and publish.
 func (c *Collector) deadlines(ctx context.Context, started time.Time) (whole, reading context.Context, cancel func()) {
 	end := started.Add(time.Duration(c.cfg.RunTimeout) * time.Second)
 	if d, ok := ctx.Deadline(); ok && d.Before(end) {
@@ -203,20 +195,20 @@ func (c *Collector) deadlines(ctx context.Context, started time.Time) (whole, re
 	return whole, reading, func() { cancelReading(); cancelWhole() }
 }
 
-// Summary holds a run's figures: those of its last log entry.
+// Summary holds a run's figures, as its last log entry has them.
 type Summary struct {
 	plan.Figures
 	Retries       int           // requests sent again
 	RateLimitWait time.Duration // waited because the API asked to (429)
 	Bytes         int64         // of the object written
-	Object        string        // gs:// URL of it, "" when there is none
-	OpenWindows   int           // windows of the backlog, for the next runs
+	Object        string        // its gs:// URL, "" for none
+	OpenWindows   int           // windows in the backlog, for the next runs
 	Watermark     int64         // last_effective_at, Unix seconds
-	Lag           int64         // seconds since the oldest moment that may hold uncollected records
+	Lag           int64         // seconds since the oldest time of which records may be missing
 	Duration      time.Duration
 }
 
-// LogValue gives the figures as a group, times in seconds.
+// LogValue returns the figures as a group, with times in seconds.
 func (s Summary) LogValue() slog.Value {
 	return slog.GroupValue(
 		slog.Int("records", s.Records),
@@ -238,11 +230,10 @@ func (s Summary) LogValue() slog.Value {
 
 func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*1000) / 1000 }
 
-// end logs the run's figures.
 func (r *run) end(err error) Summary {
 	now := time.Now()
 	r.sum.Duration = now.Sub(r.started)
-	if r.committed.IsZero() { // what was read does not count
+	if r.committed.IsZero() { // no commit: what was read does not count
 		r.sum.Records, r.sum.Bytes, r.sum.Late, r.sum.MaxLateness = 0, 0, 0, 0
 	}
 	if r.collectedTo > 0 {
@@ -256,8 +247,8 @@ func (r *run) end(err error) Summary {
 	return r.sum
 }
 
-// instance is the one collector of this process: made on first use, since
-// starting up must neither need the network nor a good configuration.
+// instance is this process's collector. It is made on first use: the start must need neither the
+// network nor valid settings.
 var instance struct {
 	sync.Mutex
 	*Collector
@@ -271,7 +262,7 @@ func sharedCollector(ctx context.Context) (*Collector, error) {
 		if err != nil {
 			return nil, err
 		}
-		// The client outlives the event that makes it.
+		// The client outlives the event that creates it.
 		if instance.Collector, err = New(context.WithoutCancel(ctx), cfg, Options{}); err != nil {
 			return nil, err
 		}
@@ -279,8 +270,7 @@ func sharedCollector(ctx context.Context) (*Collector, error) {
 	return instance.Collector, nil
 }
 
-// handle does what an event asks for: as a rule, a run. Its error makes Pub/Sub
-// deliver the event again.
+// handle does what an event asks for: usually a run. After an error, Pub/Sub delivers the event again.
 func handle(ctx context.Context, e event.Event) error {
 	log := cloudlog.New(os.Stderr).With("event_id", e.ID()) // the framework gives such functions no trace
 	data, published, err := openEvent(e)
@@ -301,12 +291,12 @@ func handle(ctx context.Context, e event.Event) error {
 		log.Error(err.Error())
 		return answer(http.StatusInternalServerError, err)
 	}
-	// A host that shuts down asks first: what has been read by then is committed.
+	// A host sends SIGTERM before it stops: the run then commits what it has read.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()
 	switch {
 	case message.check:
-		checkup.Log(log, c.Check(ctx)) // delivered again, it would find the same
+		checkup.Log(log, c.Check(ctx)) // no error: a second delivery would find the same
 	case message.backfill != nil:
 		err = c.backfillAsked(ctx, log, *message.backfill)
 	default:
@@ -318,9 +308,8 @@ func handle(ctx context.Context, e event.Event) error {
 	return nil
 }
 
-// openEvent refuses an event that no topic has sent: a trigger on the bucket
-// itself, say, would run the function for each object that it writes. It returns
-// the message, and when it was published.
+// openEvent refuses an event that comes from no topic: a trigger on the bucket itself, for example, would
+// run the function for each object that it writes. It returns the message and its publish time.
 func openEvent(e event.Event) (message []byte, published time.Time, err error) {
 	const kind = "google.cloud.pubsub.topic.v1.messagePublished"
 	if e.Type() != kind {
@@ -344,13 +333,13 @@ func openEvent(e event.Event) (message []byte, published time.Time, err error) {
 	return data.Message.Data, published, nil
 }
 
-// notShort is what an answer leaves out of an error: the framework prints it
-// as a format string, and URLs are long.
+// notShort matches what answer removes from an error: the framework prints it as a format string,
+// and URLs are long.
 var notShort = regexp.MustCompile(`(?i)https?://[^\s"]*|%`)
 
 var oneLine = strings.NewReplacer("\r\n", "; ", "\n", "; ", "\r", "; ")
 
-// answer makes an error that has been logged the function's answer.
+// answer turns an error that has been logged into the function's answer.
 func answer(status int, err error) error {
 	text := notShort.ReplaceAllString(err.Error(), "…")
 	return cehttp.NewResult(status, "%s", oneLine.Replace(text))

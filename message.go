@@ -18,21 +18,21 @@ import (
 	"example.com/auditlog/internal/store"
 )
 
-// message is what a Pub/Sub message asks for; neither: a run.
+// message is what a Pub/Sub message asks for. With neither check nor backfill it asks for a run.
 type message struct {
 	check    bool
 	backfill *state.Backfill
-	doubt    string // why it is taken for a run, where it may be meant for more
+	doubt    string // why a run may not be what the sender wants
 }
 
-// readMessage reads a message. One that asks for nothing, whatever it holds, asks
-// for a run: people press "Force run", or publish any text. One that asks for a check
-// or a backfill, and is wrong, is refused: a run is not what it wants. How long ago
-// counts from when it was published, so that it says the same when delivered again.
+// readMessage reads a message. One that asks for nothing, whatever it holds, asks for a run: people
+// press "Force run", or publish any text. A wrong request for a check or a backfill is refused: its
+// sender does not want a run. An age counts from when the message was published, so that every
+// delivery means the same range.
 func readMessage(data []byte, published time.Time) (message, error) {
 	var keys map[string]json.RawMessage
 	if json.Unmarshal(data, &keys) != nil {
-		// Some shells leave quotes around it, some editors a byte order mark.
+		// Some shells leave quotes around a message, some editors a byte order mark.
 		if text := string(data); strings.HasPrefix(strings.TrimLeft(text, "\"'`\ufeff \t\r\n"), "{") {
 			return message{doubt: "it begins like a JSON object, and is none: " + audit.Shorten(text)}, nil
 		}
@@ -59,8 +59,7 @@ func readMessage(data []byte, published time.Time) (message, error) {
 	return message{backfill: &want}, nil
 }
 
-// readBackfill reads the value of "backfill". It knows no "again": a message may be
-// delivered twice.
+// readBackfill reads the value of "backfill". It accepts no "again": a message may be delivered twice.
 func readBackfill(value []byte, published time.Time) (state.Backfill, error) {
 	const form = `it must be {"from": "...", "to": "..."}`
 	var fields map[string]json.RawMessage
@@ -104,9 +103,8 @@ func quoted(names []string, known ...string) string {
 	return audit.Shorten(strings.Join(list, ", "))
 }
 
-// ParseBackfill reads the ends of a range: dates (UTC; as an end, the day
-// included), RFC 3339 times, or how long ago (30d, 12h). No end means up to what
-// has been collected.
+// ParseBackfill reads the ends of a range: dates (UTC; an end includes its day), RFC 3339 times, or
+// ages (30d, 12h). No end means up to what has been collected.
 func ParseBackfill(from, to string, now time.Time) (state.Backfill, error) {
 	var r state.Backfill
 	var err error
@@ -140,14 +138,12 @@ func parseTime(s string, now time.Time, end bool) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%.60q is neither a date (2026-11-24), a time (2026-11-24T01:00:00Z) nor an age (30d, 12h)", s)
 }
 
-// Backfill puts a range into the backlog, for the next runs to collect with the
-// filters that the settings have now, and returns it as it was put there. With
-// TENANT_EVENTS that is done for tenant-scoped records, too. It changes the state as
-// a run does, on the condition that nobody else has, so that it is safe while runs
-// are in progress.
+// Backfill adds a range to the backlog, for the next runs to collect with the current filters, and returns
+// the range as added. With TENANT_EVENTS it does so for tenant-scoped records, too. It changes the state
+// as a run does, on the condition that nobody else has, so that it is safe while runs are in progress.
 //
-// A range that overlaps what is collected is refused, unless it is asked for
-// again. One that the backlog has already is left at that.
+// A range that overlaps what is already collected is refused, unless it is asked for again. If the backlog
+// has the range already, nothing changes.
 func (c *Collector) Backfill(ctx context.Context, log *slog.Logger, want state.Backfill) (from, to time.Time, err error) {
 	for range 5 {
 		snapshot, err := c.loadState(ctx)
@@ -180,8 +176,8 @@ func (c *Collector) Backfill(ctx context.Context, log *slog.Logger, want state.B
 	return from, to, errors.New("runs got ahead of this five times: try again")
 }
 
-// backfillAsked does the backfill that a message asks for. Its error is what may be
-// over when the message is delivered again.
+// backfillAsked does the backfill that a message asks for. It returns only errors that may be over
+// when the message is delivered again.
 func (c *Collector) backfillAsked(ctx context.Context, log *slog.Logger, want state.Backfill) error {
 	from, to, err := c.Backfill(ctx, log, want)
 	switch {

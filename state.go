@@ -12,7 +12,7 @@ import (
 	"example.com/auditlog/internal/store"
 )
 
-// loadState reads the state, to build on it.
+// loadState reads the state to build on.
 func (c *Collector) loadState(ctx context.Context) (*store.Snapshot, error) {
 	snapshot, err := c.store.Load(ctx)
 	switch {
@@ -37,15 +37,13 @@ func (r *run) load(ctx context.Context) (*store.Snapshot, error) {
 	return snapshot, nil
 }
 
-// updateFigures makes the figures those of this state.
 func (r *run) updateFigures(s *state.State) {
 	r.sum.Watermark, r.sum.OpenWindows = s.Watermark, s.OpenWindows(r.cfg.TenantEvents)
 	r.collectedTo = s.CollectedTo(r.cfg.TenantEvents)
 }
 
-// recover publishes what the loaded state names as staged, if nobody has.
-// Until that is done the run must not commit: a state that no longer names an
-// unpublished object would lose it.
+// recover publishes the object that the loaded state names as staged, unless that is done. Until
+// then the run must not commit: the next state would not name the object, and it would be lost.
 func (r *run) recover(ctx context.Context, snapshot *store.Snapshot) error {
 	staging := snapshot.State.Staging
 	if staging.Staged == "" {
@@ -72,7 +70,7 @@ func (r *run) recover(ctx context.Context, snapshot *store.Snapshot) error {
 				"generation", found, "staged_generation", staging.StagedGeneration)
 		}
 	default:
-		// The feed reads where the settings say now.
+		// GCS_PREFIX may have changed since: the feed reads where it says now.
 		final, err := r.store.Publish(ctx, staging, r.store.FeedFolder()+path.Base(staging.LastObject))
 		if err != nil {
 			return err
@@ -86,7 +84,6 @@ func (r *run) recover(ctx context.Context, snapshot *store.Snapshot) error {
 	return nil
 }
 
-// staging is what the next state names as staged.
 func (r *run) staging(o *store.Staged, snapshot *store.Snapshot) state.Staging {
 	return state.Staging{
 		LastObject:       r.store.Final(snapshot.State.LastObject, r.started),
@@ -96,7 +93,7 @@ func (r *run) staging(o *store.Staged, snapshot *store.Snapshot) state.Staging {
 	}
 }
 
-// commit makes what has been read count.
+// commit replaces the state: from then on, what was read counts as collected.
 func (r *run) commit(ctx context.Context, old *store.Snapshot, next state.State) (err error) {
 	if r.committed, err = r.store.Commit(ctx, old, next); err != nil {
 		return err
@@ -116,8 +113,8 @@ func (r *run) warnFilterChanged(from, to audit.Filter) {
 	r.log.Warn(fmt.Sprintf("The filters have changed: what they leave out, before and from now on, is not collected by itself; auditlog backfill collects it (README, Filters). They were: %s; they are: %s", from, to))
 }
 
-// discard ends a run that another one got ahead of. What it staged can never be
-// committed: the state that it would have replaced is gone.
+// discard ends a run that another run has overtaken. Its staged object can never be committed: the
+// state that it would replace is gone.
 func (r *run) discard(ctx context.Context, o *store.Staged) {
 	r.log.Info("Another run got ahead of this one and has collected instead of it")
 	if o.Empty() {
@@ -128,7 +125,7 @@ func (r *run) discard(ctx context.Context, o *store.Staged) {
 	}
 }
 
-// publish makes what has been committed part of the feed.
+// publish makes the committed records part of the feed.
 func (r *run) publish(ctx context.Context, committed state.State) error {
 	if committed.Staged == "" {
 		r.log.Info("No new audit log records found.")
@@ -147,7 +144,6 @@ func (r *run) publish(ctx context.Context, committed state.State) error {
 	return nil
 }
 
-// reportRest says what is left to the next runs.
 func (r *run) reportRest(p *plan.Plan) {
 	if r.sum.OpenWindows == 0 {
 		return
@@ -159,9 +155,9 @@ func (r *run) reportRest(p *plan.Plan) {
 	r.log.Warn(fmt.Sprintf("Windows left for the next runs: %d (%v)%s", r.sum.OpenWindows, p.Stopped(), advice))
 }
 
-// sweep removes old staged objects. Where it fails it only says so. A run that
-// has had to look for a staged object and has none of its own leaves it to the
-// next one: two reads of the bucket are enough for a run without news.
+// sweep removes old staged objects. A failure is only logged. A run that has looked for a staged
+// object, and has none of its own, leaves the sweep to the next run: two reads of the bucket are
+// enough for a run without news.
 func (r *run) sweep(ctx context.Context, named string) {
 	if r.looked && named == "" {
 		return

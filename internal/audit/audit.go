@@ -1,10 +1,9 @@
-// Package audit knows what OpenAI's audit log API sends and is asked for: a
-// record and its bytes, a page of them, a request for one, the filters of a
-// request, and why a request brought no page.
+// Package audit describes what OpenAI's audit log API sends and receives: a record and its bytes, a
+// page of records, a request for a page, a request's filters, and why a request brought no page.
 //
-// It promises that a record's bytes stay what they were, and that a page which
-// it returns has been checked whole. It knows nothing of how pages travel, of
-// what has been collected before, or of where records go.
+// It promises that a record's bytes stay as they were, and that every page it returns has been
+// checked completely. It knows nothing about how pages travel, what has been collected before, or
+// where records go.
 package audit
 
 import (
@@ -15,18 +14,18 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Identity tells one record from all others. The id alone does not: one request to
-// OpenAI can cause several records, which share it.
+// Identity distinguishes a record from all others. The id alone does not: one request to OpenAI can
+// cause several records with the same id.
 type Identity struct {
 	ID   string
 	At   int64  // effective_at, Unix seconds
 	Type uint64 // a hash of the record's "type"
 }
 
-// AnyType is the type of an identity of which only id and time are known.
+// AnyType is the type of an identity with only id and time known.
 const AnyType = 0
 
-// Record is one audit record: what the collector needs of it, and its bytes.
+// Record is one audit record: what the collector needs to know of it, and its bytes.
 type Record struct {
 	ID   string
 	At   int64  // effective_at, Unix seconds
@@ -34,20 +33,20 @@ type Record struct {
 	Raw  []byte // as received; valid until the next page is read into the same buffer
 }
 
-// Identity is what tells the record from all others.
+// Identity returns what distinguishes the record from all others.
 func (r Record) Identity() Identity { return Identity{r.ID, r.At, r.Type} }
 
-// Line is a hash of the record's line, to see whether it is the same as before.
+// Line returns a hash of the record's line, to see whether the line has changed.
 func (r Record) Line() uint64 { return hash(Compact(nil, r.Raw)) }
 
-// TypeOf is the type of an identity, of a record's "type".
+// TypeOf returns the Type for the text of a record's "type".
 func TypeOf(text string) uint64 { return hash([]byte(text)) }
 
-// hash is never 0. The state keeps hashes: no release may choose another.
+// hash is never 0. No release may change it: the state keeps hashes.
 func hash(b []byte) uint64 { return max(1, xxhash.Sum64(b)) }
 
-// Page is one answer, checked whole: every record has an id and a time within
-// the request's range, and where more follow there is a cursor.
+// Page is one answer, checked completely: every record has an id and a time within the request's
+// range, and there is a cursor if more records follow.
 type Page struct {
 	Records      []Record
 	Cursor       string    // last_id
@@ -56,10 +55,9 @@ type Page struct {
 	Date         time.Time // Date header, zero when absent
 }
 
-// Request asks for one page: a range of effective_at (Unix seconds, both ends
-// included), the cursor to go on from ("" at the start), the most records to
-// answer with, and which: tenant-scoped ones or the others, and of them those
-// that pass the filter.
+// Request asks for one page: a range of effective_at (Unix seconds, both ends included), the cursor
+// to continue from ("" at the start), the maximum number of records, and which ones: tenant-scoped
+// or the others, of those the ones that pass the filter.
 type Request struct {
 	Gte, Lte int64
 	After    string
@@ -68,10 +66,10 @@ type Request struct {
 	Filter   Filter
 }
 
-// Hollow reports whether a page has no records though more follow.
+// Hollow reports whether a page has no records although more follow.
 func (p Page) Hollow() bool { return p.More && len(p.Records) == 0 }
 
-// What names the records that are asked for.
+// What describes the requested records for people.
 func (r Request) What() string {
 	if r.Tenant {
 		return "tenant-scoped audit logs"
@@ -79,9 +77,9 @@ func (r Request) What() string {
 	return "audit logs"
 }
 
-// Query is the request as a URL's query, as the API's reference has it. The range
-// is half-open to the API: it may keep fractions of a second that it does not show,
-// and a record of the last second would lie behind effective_at[lte].
+// Query returns the request as a URL query, as the API's reference defines it. The range is sent
+// half-open: the API may keep fractions of a second that it does not show, and effective_at[lte]
+// would miss a record of the last second.
 func (r Request) Query() string {
 	v := url.Values{
 		"effective_at[gte]": {strconv.FormatInt(r.Gte, 10)},
@@ -100,21 +98,20 @@ func (r Request) Query() string {
 	return v.Encode()
 }
 
-// Kind is what a failure means for what is read next.
+// Kind is what a failure means for the requests that follow.
 type Kind int
 
 const (
-	// Other is a failure that the same request would meet again: a wrong key, an
-	// answer that is no list, an API that stays away.
+	// Other is a failure that the same request would meet again: a wrong key, an answer that is not
+	// a list, an unreachable API.
 	Other Kind = iota
 	// Refused is a request that the API itself calls bad or forbidden.
 	Refused
-	// CursorRefused is a cursor that the API no longer takes.
+	// CursorRefused is a cursor that the API no longer accepts.
 	CursorRefused
-	// PageTooLarge is a page that memory has no room for; a smaller one may fit.
+	// PageTooLarge is a page too large for memory; a smaller one may fit.
 	PageTooLarge
-	// OutOfTime is a request under way when the time for reading ended, with
-	// nothing wrong so far.
+	// OutOfTime is a request under way, with nothing wrong so far, when the time for reading ended.
 	OutOfTime
 	// Interrupted is a request under way when somebody ended the run.
 	Interrupted
@@ -123,7 +120,7 @@ const (
 // NoTenantRemedy is what to do where the API refuses tenant-scoped records.
 const NoTenantRemedy = "set TENANT_EVENTS to false, or see to the tenant and the key's role in it"
 
-// Failure is why a request brought no page.
+// Failure is the reason why a request brought no page.
 type Failure struct {
 	Kind Kind
 	Err  error

@@ -5,8 +5,8 @@ import (
 	"math/bits"
 )
 
-// Compact appends the JSON value src to dst without its insignificant white
-// space and with every other byte as it is. src must be valid JSON.
+// Compact appends the JSON value src to dst, without white space between tokens and with every
+// other byte unchanged. src must be valid JSON.
 func Compact(dst, src []byte) []byte {
 	for i := 0; i < len(src); {
 		start := i
@@ -25,8 +25,8 @@ func Compact(dst, src []byte) []byte {
 	return dst
 }
 
-// stringEnd returns where the string that begins at src[i] has ended. It goes by
-// eight bytes where it can: most of a record is in strings.
+// stringEnd returns the index after the string that begins at src[i]. It reads eight bytes at a
+// time where it can: most of a record is in strings.
 func stringEnd(src []byte, i int) int {
 	for i++; ; i++ {
 		for i+8 <= len(src) {
@@ -42,13 +42,13 @@ func stringEnd(src []byte, i int) int {
 		case '"':
 			return i + 1
 		case '\\':
-			i++ // what it escapes, which may be a quote
+			i++ // skip the escaped byte, which may be a quote
 		}
 	}
 }
 
-// bytesEqual has the highest bit of the lowest byte of word that is c, and none
-// below it. Above it, bits mean nothing.
+// bytesEqual sets the highest bit of the lowest byte of word that equals c, and no bit below it.
+// Bits above it mean nothing.
 func bytesEqual(word uint64, c byte) uint64 {
 	const ones = 0x0101010101010101
 	x := word ^ ones*uint64(c)

@@ -7,12 +7,11 @@ import (
 	"strings"
 )
 
-// Filter limits what records the API brings: the part of a request's query that
-// does so, encoded, its names and values sorted; "" for none.
+// Filter limits which records the API returns: the filter part of a request's query, encoded, with
+// sorted names and values; "" for none.
 type Filter string
 
-// filterParameters are those of the API that filter, each with the setting that
-// people set for it.
+// filterParameters are the API's filters, each with its setting.
 var filterParameters = []struct{ setting, parameter string }{
 	{"EVENT_TYPES", "event_types[]"},
 	{"PROJECT_IDS", "project_ids[]"},
@@ -21,8 +20,8 @@ var filterParameters = []struct{ setting, parameter string }{
 	{"RESOURCE_IDS", "resource_ids[]"},
 }
 
-// NewFilter makes a filter of the settings' values, by the settings' names.
-// Values must be sorted, so that the same filter is always the same text.
+// NewFilter makes a filter from the settings' values, by the settings' names. Values must be
+// sorted, so that equal filters have equal text.
 func NewFilter(values map[string][]string) Filter {
 	v := url.Values{}
 	for _, p := range filterParameters {
@@ -33,7 +32,7 @@ func NewFilter(values map[string][]string) Filter {
 	return Filter(v.Encode())
 }
 
-// Check refuses what is no filter: a state may hold anything.
+// Check refuses text that is not a filter: a state may hold anything.
 func (f Filter) Check() error {
 	v, err := url.ParseQuery(string(f))
 	for name := range v {
@@ -47,7 +46,7 @@ func (f Filter) Check() error {
 	return nil
 }
 
-// String is the filter as settings, for people.
+// String returns the filter as settings, for people.
 func (f Filter) String() string {
 	v, _ := url.ParseQuery(string(f))
 	var list []string
@@ -62,8 +61,8 @@ func (f Filter) String() string {
 	return strings.Join(list, " ")
 }
 
-// Excludes reports whether no record passes both filters. Of a record's fields
-// only the type is known to have one value.
+// Excludes reports whether no record can pass both filters. Of a record's fields, only the type is
+// known to have one value.
 func (f Filter) Excludes(g Filter) bool {
 	if f == g || f == "" || g == "" {
 		return false

@@ -6,19 +6,19 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Line is what a line of a collected object says of its record.
+// Line describes the record in one line of a collected object.
 type Line struct {
 	At    int64  // effective_at, Unix seconds
-	Type  string // fit to be shown
-	Bytes int64  // of the line, with its end
-	Bad   bool   // it is no record: At and Type say nothing
+	Type  string // safe to show
+	Bytes int64  // including the line's end
+	Bad   bool   // not a record: At and Type mean nothing
 }
 
 // LineReader reads lines one after the other.
 type LineReader struct{ dec jsontext.Decoder }
 
-// Read reads a line's time and type, and no further: the line's end may be
-// missing. It leaves Bytes to the caller.
+// Read reads a line's time and type, and no further: the end of the line may be missing. The caller
+// sets Bytes.
 func (r *LineReader) Read(line []byte) (l Line) {
 	bad := Line{Bad: true}
 	r.dec.Reset(bytes.NewReader(line), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
@@ -31,7 +31,7 @@ func (r *LineReader) Read(line []byte) (l Line) {
 			return bad
 		}
 		if name.Kind() == '}' {
-			l.Bad = !timed // without a type it is a record all the same
+			l.Bad = !timed // a record may have no type
 			return l
 		}
 		switch member := name.String(); {

@@ -12,17 +12,15 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// ErrCutBody is an answer that ends early.
+// ErrCutBody is an answer that ends too early.
 var ErrCutBody = errors.New("answer was cut off")
 
-// DecodePage reads an answer to q in one pass and checks it whole: what it
-// returns without an error can be relied on. An answer that ends early is
-// ErrCutBody.
+// DecodePage decodes an answer to q in one pass and checks it completely: a page without an error
+// can be relied on. For an answer that ends too early the error is ErrCutBody.
 func DecodePage(body []byte, q Request) (Page, error) {
 	d := &pageDecoder{
 		body: body,
-		// Duplicate names and invalid UTF-8 are the API's affair: the record's
-		// bytes go on as they are.
+		// Duplicate names and invalid UTF-8 are the API's business: the record's bytes stay as they are.
 		dec: jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)),
 	}
 	p, err := d.page(q)
@@ -172,8 +170,8 @@ func (d *pageDecoder) record() (r Record, err error) {
 	return r, nil
 }
 
-// text is what a JSON string says. One that is no valid Unicode stays the literal
-// that it is: decoded, several would become the same.
+// text returns the content of a JSON string. Invalid Unicode stays a literal: decoded, several such
+// strings would become equal.
 func text(v jsontext.Value) []byte {
 	if s := v[1:max(1, len(v)-1)]; v.Kind() == '"' && bytes.IndexByte(s, '\\') < 0 && utf8.Valid(s) {
 		return s
@@ -184,8 +182,8 @@ func text(v jsontext.Value) []byte {
 	return strconv.AppendQuoteToASCII(nil, string(v))
 }
 
-// token reads a token of one of these kinds. Its error says what stands there
-// instead, or that the input is cut or broken there.
+// token reads a token of one of these kinds. Its error shows what is there instead, or that the
+// input is cut or broken there.
 func (d *pageDecoder) token(wanted, kinds string) (jsontext.Token, error) {
 	if strings.IndexByte(kinds, byte(d.dec.PeekKind())) >= 0 {
 		return d.dec.ReadToken()

@@ -10,11 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// maxText is how many characters of a text from outside are shown.
 const maxText = 300
 
-// Shorten makes text from outside fit for an error or a log: one line, without
-// control characters, and not long.
+// Shorten makes outside text safe for an error or a log: one line, no control characters, not long.
 func Shorten(s string) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
 	s = strings.Map(func(r rune) rune {
@@ -30,7 +28,7 @@ func Shorten(s string) string {
 	return s
 }
 
-// Time is a time in Unix seconds as people and programs read it: RFC 3339, UTC.
+// Time formats Unix seconds for people and programs: RFC 3339, UTC.
 func Time(unix int64) string { return time.Unix(unix, 0).UTC().Format(time.RFC3339) }
 
 // Number groups the digits of n by thousands.
@@ -42,7 +40,7 @@ func Number(n int) string {
 	return s
 }
 
-// Count is n and the noun, which takes an s unless n is 1.
+// Count returns n and the noun, with an s unless n is 1.
 func Count(n int, noun string) string {
 	if n != 1 {
 		noun += "s"
@@ -50,7 +48,7 @@ func Count(n int, noun string) string {
 	return Number(n) + " " + noun
 }
 
-// WholeNumber reads a JSON number that has no fraction, however it is written.
+// WholeNumber reads a JSON number without a fraction, in any notation.
 func WholeNumber(v []byte) (int64, error) {
 	if n, err := strconv.ParseInt(string(v), 10, 64); err == nil {
 		return n, nil
@@ -62,7 +60,7 @@ func WholeNumber(v []byte) (int64, error) {
 	return int64(f), nil
 }
 
-// second reads a time in seconds, and cuts a fraction.
+// second reads a time in seconds, and cuts off a fraction.
 func second(v []byte) (int64, error) {
 	if n, err := strconv.ParseInt(string(v), 10, 64); err == nil {
 		return n, nil

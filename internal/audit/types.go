@@ -2,8 +2,7 @@ package audit
 
 import "strings"
 
-// types has the types of events that the API's reference lists: a noun a line, and
-// what can happen to it
+// types has the event types of the API's reference, in each line a noun and its verbs
 // (https://platform.openai.com/docs/api-reference/audit-logs/object).
 const types = `
 api_key created updated deleted
@@ -82,8 +81,8 @@ tenant.workload_identity.provider created updated archived
 tenant.workspace_invite_email_settings updated
 `
 
-// Types lists the known types of events. New ones come often: one that is not here
-// may be misspelt, and must not be refused.
+// Types lists the known event types. New ones appear often: an unknown type may be misspelt, but
+// must not be refused.
 func Types() []string {
 	var list []string
 	for line := range strings.Lines(types) {
@@ -95,8 +94,8 @@ func Types() []string {
 	return list
 }
 
-// Nearest is the one of known that word differs from by a letter or two, or by its
-// case; "" where there is none.
+// Nearest returns the known word that differs from word by at most two letters, or only in case; ""
+// for none.
 func Nearest(word string, known []string) (nearest string) {
 	word = strings.ToLower(word)
 	most := 2
@@ -104,7 +103,7 @@ func Nearest(word string, known []string) (nearest string) {
 		if len(word)-len(k) > most || len(k)-len(word) > most {
 			continue
 		}
-		// Of a short word two letters are too much of it.
+		// Two letters are too much of a short word.
 		if d := distance(word, k); d <= most && 2*d <= len(k) {
 			nearest, most = k, d-1
 		}
@@ -112,10 +111,10 @@ func Nearest(word string, known []string) (nearest string) {
 	return nearest
 }
 
-// distance counts the letters to insert, remove or replace to make b of a
+// distance counts the letters to insert, remove or replace to turn a into b
 // (https://en.wikipedia.org/wiki/Levenshtein_distance).
 func distance(a, b string) int {
-	row := make([]int, len(b)+1) // from what of a has been read to each beginning of b
+	row := make([]int, len(b)+1) // from the part of a read so far to each prefix of b
 	for j := range row {
 		row[j] = j
 	}

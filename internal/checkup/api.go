@@ -17,12 +17,12 @@ import (
 
 const (
 	apiCheckTimeout = 20 * time.Second
-	skewNoted       = 5 * time.Second // below it the Date's whole seconds and the way of the answer tell nothing
+	skewNoted       = 5 * time.Second // less may be the Date's whole seconds and the answer's way
 	skewTolerated   = time.Minute
 )
 
-// audit asks the API for one record, and its clock for the time. It returns the
-// key's organization, "" where the API does not say.
+// audit asks the API for one record, and compares its clock. It returns the key's organization, ""
+// if the API does not say.
 func (k *checkup) audit(ctx context.Context) (organization string, answered bool) {
 	p, err := k.ask(ctx, false)
 	switch {
@@ -49,7 +49,7 @@ func (k *checkup) audit(ctx context.Context) (organization string, answered bool
 	return p.Organization, true
 }
 
-// ask asks the API for one record that a run collects.
+// ask asks the API for one record that a run would collect.
 func (k *checkup) ask(ctx context.Context, tenant bool) (audit.Page, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiCheckTimeout)
 	defer cancel()
@@ -58,7 +58,7 @@ func (k *checkup) ask(ctx context.Context, tenant bool) (audit.Page, error) {
 	return k.api.Page(ctx, r, new(bytes.Buffer), func(error, time.Duration) {})
 }
 
-// tenant asks the API for one tenant-scoped record, where those are collected.
+// tenant asks the API for one tenant-scoped record, if those are collected.
 func (k *checkup) tenant(ctx context.Context, answered bool) {
 	const check = "tenant"
 	if !k.cfg.TenantEvents {
@@ -84,7 +84,6 @@ func (k *checkup) tenant(ctx context.Context, answered bool) {
 	}
 }
 
-// explainAPI says what is wrong with the API's answer, and what to do.
 func explainAPI(err error) (detail, remedy string) {
 	detail = strings.Replace(err.Error(), "this run's deadline", fmt.Sprintf("the %s that this check takes", apiCheckTimeout), 1)
 	var answer *openai.Error
@@ -120,7 +119,6 @@ func explainAPI(err error) (detail, remedy string) {
 	return detail, remedy
 }
 
-// clock compares this host's clock with the API's.
 func (k *checkup) clock(date, now time.Time) {
 	if date.IsZero() {
 		k.skip("clock", "the API's answer has no Date to compare with")

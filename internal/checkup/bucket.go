@@ -30,8 +30,7 @@ const (
 	byHand = `the function does without; to have it looked at, run "auditlog check" with an account that has it`
 )
 
-// need is what a step must be allowed: a permission, a role that has it, and
-// where to grant that.
+// need is a permission that a step needs, a role that has it, and where to grant that.
 type need struct {
 	bucket, folder   string // folder: "" for the bucket as a whole
 	permission, role string
@@ -45,7 +44,7 @@ func (n need) grant() string {
 	return fmt.Sprintf("grant %s on %s to the account that runs this", n.role, where)
 }
 
-// forState is a need at the state, or at what is beside it.
+// forState is a need at the state, or at objects beside it.
 func (k *checkup) forState(permission string) need {
 	n := need{bucket: k.cfg.StateBucket, permission: permission, role: roleUser}
 	if dir := path.Dir(k.cfg.StateKey); dir != "." {
@@ -54,8 +53,7 @@ func (k *checkup) forState(permission string) need {
 	return n
 }
 
-// forStaged is a need at staged objects: beside the state, unless that lies in
-// the feed's folder.
+// forStaged is a need at staged objects: beside the state, unless that lies in the feed's folder.
 func (k *checkup) forStaged(permission string) need {
 	n := k.forState(permission)
 	if !strings.HasPrefix(k.store.StagedFolder(), n.folder) {
@@ -68,8 +66,7 @@ func (k *checkup) forFeed(permission, role string) need {
 	return need{k.cfg.Bucket, k.store.FeedFolder(), permission, role}
 }
 
-// reachable reports whether a check of the bucket makes sense; where it does
-// not, it says why.
+// reachable reports whether a check of the bucket makes sense. If not, it adds why.
 func (k *checkup) reachable(ctx context.Context, bucket, check string) bool {
 	if ctx.Err() != nil {
 		k.skip(check, "interrupted")
@@ -82,8 +79,8 @@ func (k *checkup) reachable(ctx context.Context, bucket, check string) bool {
 	return true
 }
 
-// step bounds one step of a check of the bucket; ok is false where the check makes
-// no sense, for which it says why.
+// step bounds one step of a check of the bucket. If the check makes no sense, ok is false and step
+// adds why.
 func (k *checkup) step(ctx context.Context, bucket, check string) (step context.Context, cancel context.CancelFunc, ok bool) {
 	if !k.reachable(ctx, bucket, check) {
 		return nil, nil, false
@@ -92,7 +89,7 @@ func (k *checkup) step(ctx context.Context, bucket, check string) (step context.
 	return step, cancel, true
 }
 
-// refused adds the finding of a step of storage that has failed.
+// refused adds the finding of a storage step that failed.
 func (k *checkup) refused(ctx context.Context, check, what string, err error, n need) {
 	if ctx.Err() != nil {
 		k.skip(check, "interrupted")
@@ -132,20 +129,20 @@ func (k *checkup) explainStorage(err error, n need) (detail, remedy string) {
 	return detail, remedy
 }
 
-// storageText is what Cloud Storage says itself, without what the client adds.
+// storageText is Cloud Storage's own message, without what the client adds.
 func storageText(err error) string {
 	var e *googleapi.Error
 	if !errors.As(err, &e) {
 		return err.Error()
 	}
 	var body struct{ Error struct{ Message string } }
-	_ = json.Unmarshal([]byte(e.Body), &body) // of a read, the message is in there
+	_ = json.Unmarshal([]byte(e.Body), &body) // after a read, the message is in there
 	return fmt.Sprintf("%d %s", e.Code, cmp.Or(e.Message, body.Error.Message, e.Body, http.StatusText(e.Code)))
 }
 
-// retained reports whether a policy forbids what err is about, not a role.
+// retained reports whether err comes from a policy, not from a missing role.
 func retained(err error) bool {
-	text := storageText(err) // without what a hint has added
+	text := storageText(err) // without the hint
 	return strings.Contains(text, "retention") || strings.Contains(text, "under active")
 }
 
@@ -154,8 +151,8 @@ func badCredentials(err error) bool {
 	return store.StatusOf(err) == 0 && strings.Contains(text, "token") && (strings.Contains(text, "auth") || strings.Contains(text, "metadata"))
 }
 
-// unusable reports whether err says something about the bucket as a whole, so
-// that what comes next would fail in the same way.
+// unusable reports whether err concerns the whole bucket, so that the next steps would fail in the
+// same way.
 func unusable(err error) bool {
 	var dns *net.DNSError
 	var op *net.OpError
@@ -163,7 +160,7 @@ func unusable(err error) bool {
 		errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial"
 }
 
-// unretain is what to do where the state's bucket keeps what it has.
+// unretain is the remedy where the state's bucket retains objects.
 func (k *checkup) unretain() string {
 	if k.cfg.StateBucket == k.cfg.Bucket {
 		return "set STATE_BUCKET to a bucket without one and copy the state object there, or remove it"
@@ -171,9 +168,8 @@ func (k *checkup) unretain() string {
 	return "remove it, or set STATE_BUCKET to a bucket without one and copy the state object there"
 }
 
-// bucketSettings looks at the buckets' own settings. What the state's bucket keeps, the
-// collector could not replace: then there must be no probe either, since it
-// could not be removed.
+// bucketSettings checks the buckets' own settings. If the state's bucket retains objects, the collector
+// could not replace the state. Then there must be no probe either: it could not be removed.
 func (k *checkup) bucketSettings(ctx context.Context) {
 	attrs := k.bucket(ctx, "bucket", k.cfg.StateBucket, k.store.States)
 	if k.cfg.Bucket != k.cfg.StateBucket {
@@ -183,7 +179,7 @@ func (k *checkup) bucketSettings(ctx context.Context) {
 	k.lifecycle(ctx, attrs)
 }
 
-// bucket returns the bucket's settings, nil where they cannot be had.
+// bucket returns the bucket's settings, nil if they are unavailable.
 func (k *checkup) bucket(ctx context.Context, check, name string, b *storage.BucketHandle) *storage.BucketAttrs {
 	step, cancel, ok := k.step(ctx, name, check)
 	if !ok {
@@ -207,7 +203,7 @@ func (k *checkup) bucket(ctx context.Context, check, name string, b *storage.Buc
 	return attrs
 }
 
-// retention looks for what would keep the state from being replaced.
+// retention looks for whatever would keep the state from being replaced.
 func (k *checkup) retention(ctx context.Context, attrs *storage.BucketAttrs) {
 	const check = "retention"
 	if !k.reachable(ctx, k.cfg.StateBucket, check) {
@@ -249,7 +245,7 @@ func (k *checkup) retention(ctx context.Context, attrs *storage.BucketAttrs) {
 	}
 }
 
-// heldBy says what keeps an object from being replaced, "" for nothing.
+// heldBy returns what keeps an object from being replaced, "" for nothing.
 func heldBy(o *storage.ObjectAttrs) string {
 	switch now := time.Now(); {
 	case o.TemporaryHold:
@@ -264,7 +260,6 @@ func heldBy(o *storage.ObjectAttrs) string {
 	return ""
 }
 
-// lifecycle looks for rules that delete the state or staged objects.
 func (k *checkup) lifecycle(ctx context.Context, attrs *storage.BucketAttrs) {
 	const check = "lifecycle"
 	if !k.reachable(ctx, k.cfg.StateBucket, check) {
@@ -297,12 +292,12 @@ func (k *checkup) lifecycle(ctx context.Context, attrs *storage.BucketAttrs) {
 		fmt.Sprintf("limit the rule to %s (matchesPrefix), or to noncurrent versions", k.store.FeedURL(k.cfg.Prefix+"/")))
 }
 
-// hits says which of the collector's own objects a rule may delete while they
-// are live, "" for none. Runs replace the state and never set a custom time.
+// hits returns which of the collector's own objects a rule may delete while they are live, "" for
+// none. Runs replace the state and never set a custom time.
 func (k *checkup) hits(rule storage.LifecycleRule, attrs *storage.BucketAttrs) string {
 	c := rule.Condition
 	class := len(c.MatchesStorageClasses) == 0 || slices.Contains(c.MatchesStorageClasses, attrs.StorageClass) || attrs.Autoclass != nil
-	for _, r := range attrs.Lifecycle.Rules { // another one may have given the object that class
+	for _, r := range attrs.Lifecycle.Rules { // another rule may have given the object that class
 		class = class || r.Action.Type == storage.SetStorageClassAction && slices.Contains(c.MatchesStorageClasses, r.Action.StorageClass)
 	}
 	switch {

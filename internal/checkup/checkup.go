@@ -1,9 +1,8 @@
-// Package checkup looks whether everything that runs need is there: settings, the
-// API and its key, the clock, the buckets and their roles, the state, the feed's
-// folder. Each fault comes with its remedy.
+// Package checkup checks what runs need: settings, the API and its key, the clock, the buckets and
+// their roles, the state, the feed's folder. Each fault comes with its remedy.
 //
-// It promises to change neither the state nor anything that the feed sees. It
-// knows nothing of how a run reads.
+// It promises to change neither the state nor anything that the feed sees. It knows nothing about
+// how a run reads.
 package checkup
 
 import (
@@ -19,7 +18,7 @@ import (
 	"example.com/auditlog/internal/store"
 )
 
-// Result is what a check has come to.
+// Result is the outcome of a check.
 type Result string
 
 const (
@@ -37,9 +36,8 @@ type Finding struct {
 	Remedy string `json:"remedy,omitempty"` // what to do about a warning or a failure
 }
 
-// Check checks settings, key, buckets, roles and state. What it writes is a probe
-// object beside the staged ones, which it removes again. A check that fails keeps
-// no other from being made, unless it makes that meaningless.
+// Check checks settings, key, buckets, roles and state. It writes a probe object beside the staged ones,
+// and removes it again. A failed check prevents another only if it makes that one meaningless.
 func Check(ctx context.Context, cfg config.Config, api *openai.Client, st *store.Store) []Finding {
 	k := &checkup{cfg: cfg, api: api, store: st, down: map[string]string{}}
 	k.settings()
@@ -52,8 +50,7 @@ func Check(ctx context.Context, cfg config.Config, api *openai.Client, st *store
 	return k.findings
 }
 
-// Log writes one entry for each finding, and a last one with their
-// numbers.
+// Log writes one entry for each finding, and a last one with their numbers.
 func Log(log *slog.Logger, findings []Finding) {
 	count := map[Result]int{}
 	for _, f := range findings {
@@ -93,19 +90,17 @@ func Tally(findings []Finding) string {
 	return text
 }
 
-// checkup is one call of Check.
 type checkup struct {
 	cfg      config.Config
 	api      *openai.Client
 	store    *store.Store
 	findings []Finding
-	down     map[string]string // buckets that cannot be worked with, and the check that found so
+	down     map[string]string // unusable buckets, and the check that found so
 	lax      bool              // the bucket is known to ignore preconditions
 }
 
 var oneLine = strings.NewReplacer("\r\n", "; ", "\n", "; ", "\r", "; ")
 
-// show makes text from outside fit for a finding.
 func (k *checkup) show(s string) string { return audit.Shorten(k.cfg.AdminKey.Hide(s)) }
 
 func (k *checkup) add(check string, result Result, detail, remedy string) {
@@ -129,15 +124,14 @@ func (k *checkup) fail(check, remedy, format string, args ...any) {
 	k.add(check, ResultFailure, fmt.Sprintf(format, args...), remedy)
 }
 
-// otherKeys are how keys begin that are none of an admin. That is not documented
-// to stay so, and the API has the last word: nothing is refused for it.
+// otherKeys are prefixes of keys that are not Admin keys. They may change without notice, and the
+// API decides: no key is refused for its prefix.
 var otherKeys = []struct{ prefix, kind string }{
 	{"sk-proj-", "a project's key"},
 	{"sk-svcacct-", "a service account's key"},
 	{"sess-", "a browser session's key"},
 }
 
-// settings says what the settings come to; they have been found good.
 func (k *checkup) settings() {
 	warnings := k.cfg.Warnings()
 	for _, other := range otherKeys {
@@ -163,7 +157,6 @@ func (k *checkup) settings() {
 	k.ok("settings", "records to %s, state in %s%s", k.store.FeedURL(k.cfg.Prefix+"/"), k.store.StateURL(), left)
 }
 
-// roughly is a duration for people.
 func roughly(d time.Duration) string {
 	switch {
 	case d >= 48*time.Hour:

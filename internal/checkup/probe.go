@@ -17,8 +17,8 @@ import (
 	"example.com/auditlog/internal/store"
 )
 
-// probe is an object beside the staged ones, with which a checkup tries what a
-// run does to those and to the state. Should it be left, the sweep removes it.
+// probe is an object beside the staged ones, on which a checkup tries what a run does to those and
+// to the state. If it is left behind, the sweep removes it.
 type probe struct {
 	*checkup
 	name, moved string
@@ -27,8 +27,8 @@ type probe struct {
 	made        []string // names under which it may exist
 }
 
-// probe tries each operation of a run, and cleans up. Cloud Storage takes about
-// one change a second of one name: the client waits where that is too many.
+// probe tries each operation of a run, and cleans up. Cloud Storage accepts about one change of a
+// name per second: the client waits if that is exceeded.
 func (k *checkup) probe(ctx context.Context) {
 	name := k.store.StagedFolder() + "probe-" + strings.ToLower(rand.Text())
 	p := &probe{checkup: k, name: name, moved: name + "-moved"}
@@ -58,14 +58,14 @@ func (k *checkup) probe(ctx context.Context) {
 	p.remove(ctx)
 }
 
-// wrong is an operation that is allowed, and does not do what it should.
+// wrong is an operation that is allowed, but does not do what it should.
 type wrong struct{ detail, remedy string }
 
 func (w *wrong) Error() string { return w.detail }
 
 var errNotTried = errors.New("not tried")
 
-// try tries an operation, and adds what is found: good where it succeeds.
+// try tries an operation, and adds the finding: good if it succeeds.
 func (p *probe) try(ctx context.Context, check, doing, permission, good string, operation func(context.Context) error) error {
 	if !p.reachable(ctx, p.cfg.StateBucket, check) {
 		return errNotTried
@@ -90,8 +90,7 @@ const probeType = "text/plain"
 
 func (p *probe) object() *storage.ObjectHandle { return p.store.States.Object(p.name) }
 
-// write writes the probe. Where the answer does not say whether it was applied,
-// what is there does.
+// write writes the probe. If the answer does not show whether it was applied, the object does.
 func (p *probe) write(ctx context.Context, condition storage.Conditions) (*storage.ObjectAttrs, error) {
 	data := []byte("A probe of auditlog check. It can be deleted.\n" + rand.Text() + "\n")
 	attrs, err := p.store.Put(ctx, p.object().If(condition), probeType, data)
@@ -141,10 +140,10 @@ func (p *probe) replace(ctx context.Context) error {
 	return err
 }
 
-// dropsConditions is what to do where a precondition that fails has no effect.
+// dropsConditions is the remedy where a precondition that fails has no effect.
 const dropsConditions = "talk to Cloud Storage itself: a proxy or emulator on the way drops the preconditions of requests"
 
-// condition tries what must be refused: the commit rests on that.
+// condition tries writes that must be refused: the commit relies on that.
 func (p *probe) condition(ctx context.Context) error {
 	for _, c := range []storage.Conditions{{GenerationMatch: p.generation + 1}, {DoesNotExist: true}} {
 		data := []byte("must not be written\n")
@@ -160,7 +159,6 @@ func (p *probe) condition(ctx context.Context) error {
 	return nil
 }
 
-// list tries what the sweep needs.
 func (p *probe) list(ctx context.Context) error {
 	step, cancel := context.WithTimeout(ctx, p.store.Step)
 	defer cancel()
@@ -186,8 +184,7 @@ func (p *probe) move(ctx context.Context) error {
 	return err
 }
 
-// remove deletes the probe, whatever its name is by now, also where the check
-// was interrupted.
+// remove deletes the probe, whatever its name is by now, even after an interrupt.
 func (p *probe) remove(ctx context.Context) {
 	const check = "probe_delete"
 	if len(p.made) == 0 {

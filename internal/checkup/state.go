@@ -16,7 +16,7 @@ import (
 	"example.com/auditlog/internal/store"
 )
 
-// A schedule is hourly, and a feed looks every 15 minutes.
+// Schedules are hourly, and a feed looks every 15 minutes.
 const (
 	stateStale  = 3 * time.Hour
 	stagedStale = time.Hour
@@ -26,8 +26,8 @@ const (
 
 const sameKey = "set the Admin key of the state's organization, or give each organization a STATE_KEY and GCS_PREFIX of its own; if it was renamed, remove \"organization\" from the state object"
 
-// state looks at the state: where runs are, and whether they come. It returns nil
-// where the state cannot be read.
+// state checks how far runs have come, and whether they still start. It returns nil if the state
+// cannot be read.
 func (k *checkup) state(ctx context.Context, organization string) *store.Snapshot {
 	snap, ok := k.loadState(ctx)
 	switch {
@@ -56,7 +56,6 @@ func (k *checkup) state(ctx context.Context, organization string) *store.Snapsho
 	return snap
 }
 
-// loadState returns the state, and false where it cannot be had.
 func (k *checkup) loadState(ctx context.Context) (*store.Snapshot, bool) {
 	const check = "state"
 	if !k.reachable(ctx, k.cfg.StateBucket, check) {
@@ -73,8 +72,8 @@ func (k *checkup) loadState(ctx context.Context) (*store.Snapshot, bool) {
 	return snap, err == nil
 }
 
-// age is how long ago the run that committed the state began, or where that is not
-// known, when it was written.
+// age is how long ago the run that committed the state began; if unknown, how long ago the state
+// was written.
 func age(s *store.Snapshot) time.Duration {
 	t, err := time.Parse(time.RFC3339, s.State.LastRun)
 	if err != nil {
@@ -109,7 +108,7 @@ func (k *checkup) judgeState(snap *store.Snapshot) {
 	}
 }
 
-// unpublished looks for records that are committed and not part of the feed.
+// unpublished looks for records that are committed but not yet in the feed.
 func (k *checkup) unpublished(ctx context.Context, snap *store.Snapshot) {
 	const check = "staged"
 	s := snap.State.Staging
@@ -141,7 +140,7 @@ func (k *checkup) unpublished(ctx context.Context, snap *store.Snapshot) {
 	}
 }
 
-// feed looks at the feed's folder. It writes nothing there.
+// feed checks the feed's folder. It writes nothing there.
 func (k *checkup) feed(ctx context.Context, state *store.Snapshot) {
 	k.feedCreate(ctx)
 	if k.cfg.StateBucket != k.cfg.Bucket {
@@ -150,9 +149,9 @@ func (k *checkup) feed(ctx context.Context, state *store.Snapshot) {
 	k.feedObjects(ctx, state)
 }
 
-// feedCreate asks for an upload without content that replaces a generation
-// which the object, not being there, does not have. What is not allowed is
-// refused for that; what is, for the condition. Nothing is written either way.
+// feedCreate tries an upload without content, on the condition that it replaces a generation that
+// does not exist. Without the permission it is refused for that, else for the condition. Nothing is
+// written either way.
 func (k *checkup) feedCreate(ctx context.Context) {
 	const check = "feed_create"
 	if !k.reachable(ctx, k.cfg.Bucket, check) {
@@ -178,14 +177,14 @@ func (k *checkup) feedCreate(ctx context.Context) {
 		k.ok(check, "creating objects in %s is allowed (tried without writing one)", k.store.FeedURL(k.cfg.Prefix+"/"))
 	case store.StatusOf(err) == http.StatusForbidden && !strings.Contains(text, "storage.objects.create") &&
 		(strings.Contains(text, "storage.objects.delete") || strings.Contains(text, "storage.objects.list")):
-		// That much more was asked of this request than of a run's.
+		// This request needs permissions that a run does not need.
 		k.skip(check, "whether creating objects is allowed could not be told without writing one: %s", k.show(storageText(err)))
 	default:
 		k.refused(ctx, check, "creating an object in "+k.store.FeedURL(k.cfg.Prefix+"/"), err, k.forFeed("storage.objects.create", roleCreator))
 	}
 }
 
-// feedRead tries what a copy from a STATE_BUCKET needs where its answer is lost.
+// feedRead tries what a copy from a STATE_BUCKET needs if its answer is lost.
 func (k *checkup) feedRead(ctx context.Context) {
 	const check = "feed_read"
 	step, cancel, ok := k.step(ctx, k.cfg.Bucket, check)
@@ -201,7 +200,6 @@ func (k *checkup) feedRead(ctx context.Context) {
 	k.refused(ctx, check, "reading in "+k.store.FeedURL(k.cfg.Prefix+"/"), err, k.forFeed("storage.objects.get", roleViewer))
 }
 
-// listing is what lies in the feed's folder.
 type listing struct {
 	objects, stale int
 	bytes          int64
@@ -211,8 +209,8 @@ type listing struct {
 	whole          bool     // all names were read
 }
 
-// feedObjects looks at how much lies in the feed's folder, and for how long: a
-// feed that does not pick up shows only where it deletes what it has taken.
+// feedObjects checks how much lies in the feed's folder, and for how long. It can detect a feed
+// that does not read only where the feed deletes what it has taken.
 func (k *checkup) feedObjects(ctx context.Context, state *store.Snapshot) {
 	const check = "feed"
 	if !k.reachable(ctx, k.cfg.Bucket, check) {
@@ -279,7 +277,7 @@ func (k *checkup) list(ctx context.Context, last string) (l listing, err error) 
 		}
 		name := k.store.FeedFolder() + o.Name
 		if o.Name == "" || k.store.StateInFeed() && name == k.cfg.StateKey {
-			continue // the folder itself; the state, of which settings warns
+			continue // the folder itself; the state: settings warns about that
 		}
 		if ours, _ := path.Match("openai_auditlog_*.ndjson", o.Name); !ours && len(l.strange) < 5 {
 			l.strange = append(l.strange, name)

@@ -1,5 +1,4 @@
-// Package cloudlog makes loggers that Cloud Logging understands. It knows
-// nothing of what is logged.
+// Package cloudlog makes loggers for Cloud Logging. It knows nothing about what is logged.
 package cloudlog
 
 import (
@@ -8,9 +7,8 @@ import (
 	"os"
 )
 
-// New returns a logger in Cloud Logging's field names
-// (https://cloud.google.com/logging/docs/structured-logging), or in plain text
-// where w is a terminal.
+// New returns a logger with Cloud Logging's field names
+// (https://cloud.google.com/logging/docs/structured-logging), or with plain text if w is a terminal.
 func New(w io.Writer) *slog.Logger {
 	if f, ok := w.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {

@@ -1,8 +1,8 @@
-// Package config reads the settings of the collector: from the environment to a
-// Config that is right, or to one error that names all faults.
+// Package config reads the collector's settings from the environment: into a valid Config, or into
+// one error that names all faults.
 //
-// It promises that nothing which a later step would refuse for its form passes.
-// It asks neither the network nor the bucket.
+// It promises to accept nothing that a later step would refuse for its form. It asks neither the
+// network nor the bucket.
 package config
 
 import (
@@ -27,8 +27,8 @@ import (
 	"example.com/auditlog/internal/openai"
 )
 
-// Config holds the settings of the function, read from the environment. Names
-// and defaults are those of the Python function, as far as that one has them.
+// Config holds the function's settings, read from the environment. Names and defaults are the
+// Python function's, where that has them.
 type Config struct {
 	Bucket      string     `env:"GCS_BUCKET,required,notEmpty" help:"bucket that the SecOps feed reads"`
 	AdminKey    openai.Key `env:"OPENAI_ADMIN_KEY,required,notEmpty" help:"OpenAI Admin key with the scope api.audit_logs.read"`
@@ -50,13 +50,12 @@ type Config struct {
 	ActorIDs     []string `env:"ACTOR_IDS" help:"collect only events of these actors"`
 	ResourceIDs  []string `env:"RESOURCE_IDS" help:"collect only events on these resources"`
 
-	// Filter is what the lists above come to.
+	// Filter is made from the lists above.
 	Filter audit.Filter `env:"-"`
 }
 
-// Load reads the settings from environ, which maps names to values. Its
-// error names every setting that is missing or bad, so that one look is enough
-// to mend them all.
+// Load reads the settings from environ, which maps names to values. Its error names every missing
+// or bad setting, so that one look is enough to correct them all.
 func Load(environ map[string]string) (Config, error) {
 	var c Config
 	var faults []string
@@ -117,7 +116,7 @@ func Load(environ map[string]string) (Config, error) {
 		fault("OPENAI_ADMIN_KEY", "holds characters that no key has (its value is not shown)")
 	}
 	for _, name := range []string{"GCS_BUCKET", "GCS_PREFIX", "STATE_KEY", "STATE_BUCKET"} {
-		// Storage would refuse these names, some only once records are committed.
+		// Cloud Storage would refuse these names, some only after the commit.
 		if v := environ[name]; !nameable(v) {
 			fault(name, "%q holds characters that no name has", v)
 		}
@@ -132,7 +131,7 @@ func Load(environ map[string]string) (Config, error) {
 		c.StateBucket = c.Bucket
 	}
 	c.loadPrefix(fault)
-	// Of a path like a/.. the folder of staged objects would be that of others.
+	// A path like a/.. would have a folder of staged objects that belongs to others.
 	if !fs.ValidPath(c.StateKey) || c.StateKey == "." {
 		fault("STATE_KEY", "%q has an empty part or one of dots: name the object otherwise, and rename it if there is one", c.StateKey)
 	}
@@ -161,8 +160,8 @@ func Load(environ map[string]string) (Config, error) {
 	return c, nil
 }
 
-// loadPrefix refuses a prefix that the feed would not find: Storage takes dots for
-// names, and what tidies a URL on its way does not.
+// loadPrefix refuses a prefix that the feed would not find: Cloud Storage takes dots literally, but
+// whatever cleans a URL on its way does not.
 func (c *Config) loadPrefix(fault func(name, format string, args ...any)) {
 	folder, isURL := strings.CutPrefix(c.Prefix, "gs://")
 	if isURL {
@@ -181,10 +180,10 @@ func (c *Config) loadPrefix(fault func(name, format string, args ...any)) {
 	}
 }
 
-// longestFilter is in bytes. Servers and proxies take a request's line of 8 KiB.
+// longestFilter is in bytes. Servers and proxies accept a request line of 8 KiB.
 const longestFilter = 6 << 10
 
-// loadFilter makes the filter of the settings, and their lists tidy.
+// loadFilter makes the filter from the settings, and cleans up their lists.
 func (c *Config) loadFilter(fault func(name, format string, args ...any)) {
 	values := map[string][]string{}
 	var set []string
@@ -245,23 +244,23 @@ func settingName(field string) string {
 	return name
 }
 
-// nameable reports whether something can have this name, or be part of it.
+// nameable reports whether a name may be, or contain, this text.
 func nameable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
 func notVisibleASCII(r rune) bool { return r <= ' ' || r > '~' }
 
-// Layout is where everything of the collector lies.
+// Layout is where all objects of the collector lie.
 func (c Config) Layout() names.Layout {
 	return names.Layout{Bucket: c.Bucket, Prefix: c.Prefix, StateBucket: c.StateBucket, StateKey: c.StateKey}
 }
 
-// StepTimeout bounds one storage operation outside the streaming of records:
-// one that hangs leaves time to find out what became of it.
+// StepTimeout bounds one storage operation other than the streaming of records: after one that
+// hangs, there is time to find out whether it was applied.
 func (c Config) StepTimeout() time.Duration {
 	return max(5*time.Second, Reserve(time.Duration(c.RunTimeout)*time.Second)/4)
 }
 
-// Reserve is the part of a run's time that reading leaves to commit and publish.
+// Reserve is the part of a run's time that is kept to commit and publish.
 func Reserve(whole time.Duration) time.Duration { return min(time.Minute, whole/4) }

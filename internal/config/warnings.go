@@ -10,8 +10,7 @@ import (
 	"example.com/auditlog/internal/audit"
 )
 
-// Warning is what is odd about settings that are good: runs go on, but somebody
-// should look.
+// Warning is something odd in valid settings: runs continue, but somebody should look.
 type Warning struct{ Text, Remedy string }
 
 // Warnings lists what is odd about the settings.
@@ -42,8 +41,8 @@ func (c Config) Warnings() []Warning {
 	return list
 }
 
-// unknownTypes quotes those of list that are no known types of events, each with
-// the one that may be meant.
+// unknownTypes quotes the entries of list that are not known event types, each with the type that
+// may be meant.
 func unknownTypes(list []string) []string {
 	var unknown []string
 	known := audit.Types()

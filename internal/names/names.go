@@ -1,9 +1,8 @@
-// Package names says what the collector's objects are called and where they lie:
-// the records under the feed prefix, the state, and the staged objects beside it.
+// Package names defines the names and places of the collector's objects: the records under the feed
+// prefix, the state, and the staged objects beside it.
 //
-// It promises that nothing uncommitted lies where the feed looks, and that the
-// folder of staged objects is one state's alone. It knows nothing of what the
-// objects hold.
+// It promises that nothing uncommitted lies where the feed looks, and that each state has its own
+// folder of staged objects. It knows nothing about the content of objects.
 package names
 
 import (
@@ -13,16 +12,15 @@ import (
 	"time"
 )
 
-// FinalLayout is the name, below the feed prefix, of the object that a run
-// publishes: a time.Time's layout, UTC. Names and folders are those of the
-// Python function.
+// FinalLayout is the name, below the feed prefix, of a published object: a time layout, UTC. Names
+// and folders are the Python function's.
 const FinalLayout = "openai_auditlog_20060102_150405.ndjson"
 
 // Longest is the longest name of an object, in bytes
 // (https://cloud.google.com/storage/docs/objects#naming).
 const Longest = 1024
 
-// Layout is where everything of a collector lies.
+// Layout is where all objects of a collector lie.
 type Layout struct {
 	Bucket      string // that the feed reads
 	Prefix      string // the feed's folder in it, without slashes around
@@ -30,8 +28,7 @@ type Layout struct {
 	StateKey    string // name of the state object
 }
 
-// OneBucket reports whether state and feed share a bucket, so that an object is
-// published by a rename.
+// OneBucket reports whether state and feed share a bucket: an object is then published by a rename.
 func (l Layout) OneBucket() bool { return l.StateBucket == l.Bucket }
 
 // FeedFolder is the folder that the feed reads, with its trailing slash.
@@ -42,10 +39,9 @@ func (l Layout) StateInFeed() bool {
 	return l.OneBucket() && strings.HasPrefix(l.StateKey, l.FeedFolder())
 }
 
-// StagedFolder is the folder of staged objects, with its trailing slash: beside
-// the state, and this state's alone, since a sweep knows of no other; but never
-// under the feed prefix, since what lies there must not reach the feed, nor
-// above it, since a sweep must not reach what lies there.
+// StagedFolder is the folder of staged objects, with its trailing slash. It lies beside the state, and is
+// for this state only: a sweep knows no other state. It never lies under the feed prefix, since staged
+// objects must not reach the feed; nor above it, since a sweep must not reach the feed's objects.
 func (l Layout) StagedFolder() string {
 	dir := path.Join(path.Dir(l.StateKey), "staged", path.Base(l.StateKey)) + "/"
 	feed := l.FeedFolder()
@@ -55,13 +51,13 @@ func (l Layout) StagedFolder() string {
 	return dir
 }
 
-// Final is the full name of a run's object under the feed prefix. Its second is
-// after that of the last object, so that no two share a name.
+// Final is the full name of a run's object under the feed prefix. Its second is later than the last
+// object's, so that no two share a name.
 func (l Layout) Final(last string, now time.Time) string {
 	return l.FeedFolder() + finalAfter(last, now)
 }
 
-// Next is the name a second after final, in the same folder.
+// Next is the name one second after final, in the same folder.
 func Next(final string) string {
 	return final[:strings.LastIndexByte(final, '/')+1] + finalAfter(final, time.Time{})
 }
@@ -74,11 +70,10 @@ func finalAfter(last string, now time.Time) string {
 	return now.Format(FinalLayout)
 }
 
-// IsFinal reports whether a run gives such a name, below the feed prefix, to an
-// object.
+// IsFinal reports whether a run gives an object this name, below the feed prefix.
 func IsFinal(name string) bool {
 	t, err := time.Parse(FinalLayout, name)
-	return err == nil && t.Format(FinalLayout) == name // Parse takes fractions
+	return err == nil && t.Format(FinalLayout) == name // Parse accepts fractions
 }
 
 // FeedURL is the gs:// URL of an object in the feed's bucket.
@@ -90,8 +85,8 @@ func (l Layout) StagedURL(name string) string { return "gs://" + l.StateBucket +
 // StateURL is the gs:// URL of the state object.
 func (l Layout) StateURL() string { return l.StagedURL(l.StateKey) }
 
-// CheckStaged refuses a state that names as staged what cannot be: staged is ""
-// or the staged object's name, last its final one.
+// CheckStaged refuses a state with an impossible staged object: staged is its name or "", last its
+// final name.
 func CheckStaged(staged, last string) error {
 	switch {
 	case staged == "":

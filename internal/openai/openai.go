@@ -1,9 +1,8 @@
-// Package openai reads OpenAI's audit log API over HTTP: one page a request,
-// sent again where that may help, and what an answer that is no page means.
+// Package openai reads OpenAI's audit log API over HTTP, one page per request. It retries where
+// that may help, and explains every answer that is not a page.
 //
-// It promises that the key goes nowhere but to the API and is in no error, and
-// that every wait ends with its context. It knows nothing of windows, of what
-// has been collected, or of the bucket.
+// It promises that the key goes only to the API and is in no error, and that every wait ends with
+// its context. It knows nothing about windows, collected records or the bucket.
 package openai
 
 import (
@@ -28,21 +27,21 @@ import (
 )
 
 const (
-	// MaxPageSize is the most records that the API puts into a page.
+	// MaxPageSize is the maximum number of records that the API puts into a page.
 	MaxPageSize = 100
-	// MaxConcurrency is the most requests at once that connections are kept for.
+	// MaxConcurrency is the maximum number of parallel requests that connections are kept for.
 	MaxConcurrency = 32
 
 	maxPageBytes   = 32 << 20 // of a decoded page held in memory
 	maxErrorBytes  = 16 << 10 // read of an error's body
 	maxAttempts    = 8        // of one page
-	hollowAttempts = 3        // more of one that has no records though more follow
+	hollowAttempts = 3        // further ones for a page without records although more follow
 	headerTimeout  = 30 * time.Second
-	pingTimeout    = 10 * time.Second // of a connection that says nothing, and of its answer
+	pingTimeout    = 10 * time.Second // of a silent connection, and of its answer to a ping
 	attemptTimeout = 2 * time.Minute  // from the request to the last byte of its answer
 )
 
-// Key is an Admin key. No log line and no error shows it.
+// Key is an Admin key. It is shown in no log line and no error.
 type Key string
 
 const hidden = "[secret]"
@@ -52,17 +51,16 @@ func (Key) GoString() string             { return hidden }
 func (Key) LogValue() slog.Value         { return slog.StringValue(hidden) }
 func (Key) MarshalText() ([]byte, error) { return []byte(hidden), nil }
 
-// Hide takes the key out of a text from outside: some proxies answer with it.
+// Hide removes the key from outside text: some proxies repeat it in their answers.
 func (k Key) Hide(s string) string { return strings.ReplaceAll(s, string(k), hidden) }
 
-// DefaultBackoff is the wait between attempts at one page, where the API asks
-// for none.
+// DefaultBackoff is the wait between attempts at one page, if the API asks for none.
 var DefaultBackoff = gax.Backoff{Initial: time.Second, Max: 30 * time.Second, Multiplier: 2}
 
 // Client reads the API. It is safe for concurrent use.
 //
-// Source of its facts: the published reference of GET
-// /organization/audit_logs, and what has been seen of its answers.
+// It is based on the published reference of GET /organization/audit_logs, and on answers that have
+// been observed.
 type Client struct {
 	http    *http.Client
 	url     string
@@ -71,9 +69,9 @@ type Client struct {
 	backoff gax.Backoff
 }
 
-// Options are what a Client is made with.
+// Options configure a Client.
 type Options struct {
-	Base      string // the API's URL, without a slash at its end
+	Base      string // the API's URL, without a trailing slash
 	Key       Key
 	Agent     string // User-Agent
 	Transport http.RoundTripper
@@ -85,7 +83,7 @@ func New(o Options) *Client {
 	return &Client{
 		http: &http.Client{
 			Transport: o.Transport,
-			// Go would send the key along to another port and to subdomains.
+			// After a redirect Go would send the key to another port or a subdomain, too.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		url:     o.Base + "/organization/audit_logs",
@@ -95,9 +93,8 @@ func New(o Options) *Client {
 	}
 }
 
-// NewTransport keeps connections open between pages, asks for gzip, and bounds
-// the wait for a connection and for an answer's header; attemptTimeout bounds
-// the body.
+// NewTransport keeps connections open between pages, asks for gzip, and bounds the wait for a
+// connection and for an answer's header; attemptTimeout bounds the body.
 func NewTransport() *http.Transport {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
 	return &http.Transport{
@@ -109,20 +106,20 @@ func NewTransport() *http.Transport {
 		MaxResponseHeaderBytes: 256 << 10,
 		MaxIdleConnsPerHost:    MaxConcurrency,
 		IdleConnTimeout:        90 * time.Second,
-		// A connection that is dead without a word would be used for every attempt.
+		// Without pings, every attempt would use the same dead connection.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: pingTimeout, PingTimeout: pingTimeout},
 	}
 }
 
-// Error is an answer that is no page.
+// Error is an answer that is not a page.
 type Error struct {
 	Status  int           // HTTP status
 	API     bool          // the body is the API's own error, not a proxy's
 	Code    string        // the API's "code", "" for none
-	Param   string        // the API's "param": what it finds fault with
-	Message string        // the API's own message, cut short
+	Param   string        // the API's "param": the parameter at fault
+	Message string        // the API's own message, shortened
 	Wait    time.Duration // what Retry-After asks for; negative when absent
-	Hint    string        // what to do; "" where that is not known
+	Hint    string        // what to do; "" if unknown
 }
 
 func (e *Error) Error() string {
@@ -136,17 +133,17 @@ func (e *Error) Error() string {
 	return s
 }
 
-// Unreachable is a request that got no whole answer.
+// Unreachable is a request that got no complete answer.
 type Unreachable struct {
 	Err  error
-	text string // of Err, fit to be shown
+	text string // of Err, safe to show
 }
 
 func (e *Unreachable) Error() string { return "reaching the audit log API: " + e.text }
 func (e *Unreachable) Unwrap() error { return e.Err }
 
 func (c *Client) unreachable(err error) error {
-	// The URL stays out of the error: what prints it takes its escapes for verbs.
+	// The error must not have the URL: whatever prints it takes the URL's escapes for verbs.
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err
@@ -154,14 +151,14 @@ func (c *Client) unreachable(err error) error {
 	return &Unreachable{err, c.show(err.Error())}
 }
 
-// show makes text from outside fit for a log.
+// show makes outside text safe for a log.
 func (c *Client) show(s string) string { return audit.Shorten(c.key.Hide(s)) }
 
 var errHollow = errors.New("audit log API answered with an empty page, and says that more follow")
 
 var errPageTooLarge = fmt.Errorf("page is larger than %d MiB", maxPageBytes>>20)
 
-// failure says what an error means for what is read next.
+// failure returns what an error means for the requests that follow.
 func failure(err error, r audit.Request) *audit.Failure {
 	kind := audit.Other
 	var e *Error
@@ -177,14 +174,13 @@ func failure(err error, r audit.Request) *audit.Failure {
 	return &audit.Failure{Kind: kind, Err: err}
 }
 
-// refusesCursor reports whether the API no longer takes the cursor that r asked
-// with.
+// refusesCursor reports whether the API no longer accepts the cursor of r.
 func (e *Error) refusesCursor(r audit.Request) bool {
 	return r.After != "" && (e.Status == http.StatusBadRequest || e.Status == http.StatusNotFound) &&
 		(e.Param == "after" || strings.Contains(e.Message, r.After) || strings.Contains(strings.ToLower(e.Message), "cursor"))
 }
 
-// retryable reports whether the same request may well succeed when sent again.
+// retryable reports whether the same request may succeed when sent again.
 func retryable(err error) bool {
 	var e *Error
 	if errors.As(err, &e) {
@@ -194,22 +190,21 @@ func retryable(err error) bool {
 		case http.StatusTooManyRequests:
 			return e.Code != noQuota
 		case http.StatusForbidden:
-			return !e.API // a CDN's or proxy's, which may think otherwise next time
+			return !e.API // a CDN's or proxy's answer, which may differ next time
 		}
 		return e.Status >= 500
 	}
 	return errors.As(err, new(*Unreachable)) || errors.Is(err, audit.ErrCutBody) || err == errHollow
 }
 
-// Retried is called for a failed attempt that another one follows: with its error
-// and how long the next one waits.
+// Retried is called after a failed attempt that another one follows, with its error and the wait
+// until the next one.
 type Retried func(err error, wait time.Duration)
 
-// Page reads one page into buf, sending the request again where that may help
-// until ctx ends. An empty page with more to come is asked for again, too; where it
-// stays so, it is an answer like any other. A wait that would pass ctx's deadline ends it at once. Where
-// ctx ends the first attempt, the error is ctx's own; any other error is an
-// *audit.Failure around the API's last word.
+// Page reads one page into buf, and retries where that may help, until ctx ends. It also retries an
+// empty page with more to come; one that stays empty is an answer like any other. A wait beyond
+// ctx's deadline ends Page at once. If ctx ends the first attempt, the error is ctx's own. Any
+// other error is an *audit.Failure around the last error of an attempt.
 func (c *Client) Page(ctx context.Context, r audit.Request, buf *bytes.Buffer, retried Retried) (audit.Page, error) {
 	backoff := c.backoff
 	var last error
@@ -233,7 +228,7 @@ func (c *Client) Page(ctx context.Context, r audit.Request, buf *bytes.Buffer, r
 		wait := backoff.Pause()
 		var e *Error
 		if errors.As(err, &e) {
-			wait = max(wait, e.Wait) // also where it asks for none: others may ask, too
+			wait = max(wait, e.Wait) // never below the backoff, even for a Retry-After of 0: others may retry, too
 		}
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
 			return audit.Page{}, failure(fmt.Errorf("%w; the next attempt in %s would come after this run's deadline", err, wait.Round(time.Millisecond)), r)
@@ -246,7 +241,6 @@ func (c *Client) Page(ctx context.Context, r audit.Request, buf *bytes.Buffer, r
 	}
 }
 
-// get sends one request.
 func (c *Client) get(ctx context.Context, r audit.Request, buf *bytes.Buffer) (audit.Page, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
@@ -278,12 +272,12 @@ func (c *Client) get(ctx context.Context, r audit.Request, buf *bytes.Buffer) (a
 	if err != nil {
 		return audit.Page{}, err
 	}
-	p.Organization = strings.ToValidUTF8(resp.Header.Get("openai-organization"), "\uFFFD") // as the state will have it
+	p.Organization = strings.ToValidUTF8(resp.Header.Get("openai-organization"), "\uFFFD") // as the state stores it
 	p.Date, _ = http.ParseTime(resp.Header.Get("Date"))
 	return p, nil
 }
 
-// refusal reads what an answer other than 200 has to say.
+// refusal reads an answer other than 200.
 func (c *Client) refusal(resp *http.Response) *Error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
 	e := &Error{Status: resp.StatusCode, Wait: retryAfter(resp.Header)}
@@ -309,16 +303,15 @@ func (c *Client) refusal(resp *http.Response) *Error {
 	return e
 }
 
-// Codes of errors that say more than their status.
+// Codes of errors, where they are more precise than the status.
 const (
 	noQuota    = "insufficient_quota"
 	badCountry = "unsupported_country_region_territory"
 	badAddress = "ip_not_authorized"
 )
 
-// advice is what to do about an error; text is what it says, in lower case. The
-// status alone would blame the key for what is a country's, an address's or a
-// proxy's.
+// advice returns what to do about an error; text is its message in lower case. The status alone
+// would blame the key for the fault of a country, an address or a proxy.
 func (e *Error) advice(text string) string {
 	refused := e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
 	switch {
@@ -344,9 +337,9 @@ func (e *Error) advice(text string) string {
 	return ""
 }
 
-// retryAfter is the wait that an answer's header asks for: retry-after-ms
-// (milliseconds), else Retry-After (seconds, fractions allowed, or an HTTP
-// date, taken against the answer's own Date). Negative when there is none.
+// retryAfter returns the wait that an answer's header asks for: retry-after-ms (milliseconds), else
+// Retry-After (seconds, fractions allowed, or an HTTP date, relative to the answer's own Date). It
+// is negative if there is none.
 func retryAfter(h http.Header) time.Duration {
 	for _, v := range []struct {
 		value string

@@ -1,13 +1,11 @@
-// Package plan decides what a run reads, and what follows from it: the next
-// request, which records of a page are new, what a failure means, and the state
-// that the run may commit.
+// Package plan decides what a run reads, and what follows from it: the next request, which records
+// of a page are new, what a failure means, and the state that the run may commit.
 //
-// It promises that no record is lost and none is written twice, whatever order
-// pages come in and whichever request fails, as long as the API pages
-// consistently: the filters bound each window, the cursor goes through it once,
-// and ids tell apart what two windows share. A plan owns all streams of records:
-// its user does not know how many there are. It is pure: it knows no network, no
-// bucket, no log and no clock.
+// It promises that no record is lost and none is written twice, in whatever order pages come and
+// whichever request fails, as long as the API pages consistently: the filters bound each window,
+// the cursor goes through it once, and ids identify the records that two windows share. A plan owns
+// all streams of records: its user does not know how many there are. It is pure: it knows no
+// network, no bucket, no log and no clock.
 package plan
 
 import (
@@ -27,7 +25,7 @@ type Settings struct {
 	Filter     audit.Filter // of new windows
 	MaxRecords int          // of each stream
 	PageSize   int          // records a page
-	Overlap    int64        // seconds that a new window reaches back behind what is covered
+	Overlap    int64        // seconds that a new window reaches back before the end of what is covered
 	Lookback   int64        // seconds that a first one reaches back
 }
 
@@ -39,21 +37,21 @@ type Plan struct {
 	streams      []*stream // the tenant's last
 	pageSize     int       // below the setting once a page was too large
 	organization string
-	requests     int // that were ever handed out
+	requests     int // handed out so far
 	figures      Figures
-	page         map[audit.Identity]audit.Record // that are new on the page that is being taken
+	page         map[audit.Identity]audit.Record // new records of the page that is being taken
 
-	contradiction *contradiction    // that ends this plan
+	contradiction *contradiction    // ends this plan
 	quarantined   map[windowID]bool // not read in this run, since their pages contradict each other
 	reasons       []error           // why they are
 }
 
-// Figures say what has been taken. Times are Unix seconds.
+// Figures count what has been taken. Times are Unix seconds.
 type Figures struct {
 	Records     int   // new records
 	Skipped     int   // records that had been collected before
-	Changed     int   // of those, records whose bytes are not what they were
-	Late        int   // new records older than what the run before had covered
+	Changed     int   // of those, records whose bytes have changed
+	Late        int   // new records older than what the previous run had covered
 	MaxLateness int64 // of those, in seconds: OVERLAP_SECONDS should be well above it
 	Pages       int   // good answers of the API
 
@@ -61,13 +59,12 @@ type Figures struct {
 	Oldest  int64 // of the oldest record of the backlog that was read, 0 for none
 }
 
-// Request is one request that the plan wants sent. Its answer goes to Take, its
-// failure to Fail.
+// Request is a request to send. Its answer goes to Take, its failure to Fail.
 type Request struct {
 	audit.Request
 	ID    int  // among the plan's requests
 	First bool // of its window in this run
-	// Compare asks for the same request without tenant_only beside it.
+	// Compare asks to send the same request without tenant_only, too.
 	Compare bool
 
 	stream  *stream
@@ -79,17 +76,17 @@ type Outcome struct {
 	Taken  bool           // the page is taken
 	New    []audit.Record // to be written
 	Notes  []Note         // to be logged
-	Cancel []int          // requests that nobody waits for any more
+	Cancel []int          // requests that are no longer needed
 }
 
-// Note is what a plan has to say.
+// Note is a message for the log.
 type Note struct {
 	Warning bool
 	Text    string
-	Attrs   []any // names and values by turns
+	Attrs   []any // names and values, alternating
 }
 
-// New lays out what a run at now reads; before is nil for a first one.
+// New plans a run at the time now; before is nil for a first run.
 func New(before *state.State, settings Settings, now time.Time) *Plan {
 	p := &Plan{settings: settings, before: before, now: now, pageSize: settings.PageSize, quarantined: map[windowID]bool{}}
 	p.layOut()
@@ -115,10 +112,9 @@ func (p *Plan) layOut() {
 	}
 }
 
-// Next returns the request to send next, of the stream that has been asked the
-// least, so that none waits for another; false where there is none now.
-// idleOnly leaves out streams that have a request under way: a stream that has
-// none need not wait for another's requests that fail.
+// Next returns the request to send next, false if there is none now. It serves the stream with the
+// fewest requests so far, so that none waits for another. idleOnly leaves out streams with a
+// request under way: a stream with none need not wait for another's failing requests.
 func (p *Plan) Next(idleOnly bool) (Request, bool) {
 	var next *stream
 	for _, s := range p.streams {
@@ -140,9 +136,8 @@ func (p *Plan) Next(idleOnly bool) (Request, bool) {
 	return next.request(p.requests, p.pageSize), true
 }
 
-// Take takes a page. others is what came without tenant_only, where that was
-// asked for and answered. idle is how many workers have nothing to do: what is
-// left of the window is split up for them.
+// Take takes a page. others is the answer without tenant_only, nil for none. idle is the number of
+// idle workers: the rest of the window is split for them.
 func (p *Plan) Take(r Request, page audit.Page, others *audit.Page, idle int) Outcome {
 	s := r.stream
 	s.answer(r)
@@ -154,7 +149,7 @@ func (p *Plan) Take(r Request, page audit.Page, others *audit.Page, idle int) Ou
 		return Outcome{Cancel: p.stop(s, err)}
 	}
 	if s.stopReason == nil {
-		// Segments that MAX_RECORDS has no room for would only be left.
+		// No more segments than MAX_RECORDS has room for: the others would be left over.
 		for _, other := range p.streams {
 			if other.stopReason == nil && other.budget() > 0 {
 				idle -= len(other.ready())
@@ -182,7 +177,7 @@ func (p *Plan) take(r Request, page audit.Page, others *audit.Page) (o Outcome, 
 		switch repeats := again.Restart(); {
 		case !repeats && !w.restarted:
 			return s.restart(w, err), nil
-		case w.Descends(): // the next run tries once more
+		case w.Descends(): // the next run tries again
 			return o, err
 		}
 	}
@@ -233,13 +228,13 @@ func (p *Plan) take(r Request, page audit.Page, others *audit.Page) (o Outcome, 
 	return o, nil
 }
 
-// compare holds a window's first tenant-scoped record against what comes without
-// tenant_only: something on the way may drop that.
+// compare compares a window's first tenant-scoped record with the answer without tenant_only:
+// something on the way may drop that.
 func (s *stream) compare(r Request, page audit.Page, others *audit.Page) error {
 	switch {
 	case !r.Compare || len(page.Records) == 0:
 		return nil
-	case others == nil && s.distinct: // known to be others: they wait for nobody
+	case others == nil && s.distinct: // known to be distinct: no comparison needed
 		return nil
 	case others == nil:
 		return errors.New("tenant-scoped records wait: what comes without tenant_only, which they must be compared with, could not be read")
@@ -250,9 +245,8 @@ func (s *stream) compare(r Request, page audit.Page, others *audit.Page) error {
 	return nil
 }
 
-// known reports whether a record has been collected before, and with what line: as
-// one of this page, of its own stream, or of another, which must not happen but
-// where this run does not read that other one.
+// known reports whether a record has been collected before, and its line then: on this page, by its own
+// stream, or by another one. The last must not happen unless this run does not read that other stream.
 func (p *Plan) known(s *stream, w *segment, rec audit.Record) (line uint64, known bool, err error) {
 	if twin, ok := p.page[rec.Identity()]; ok {
 		return twin.Line(), true, nil
@@ -270,7 +264,7 @@ func (p *Plan) known(s *stream, w *segment, rec audit.Record) (line uint64, know
 		if !other.quarantined {
 			return 0, false, errTenantOnly
 		}
-		s.remember(w, rec) // it was written as the other's
+		s.remember(w, rec) // the other stream has written it
 		return line, true, nil
 	}
 	return 0, false, nil
@@ -304,7 +298,7 @@ func warning(text string, attrs ...any) Outcome {
 	return Outcome{Notes: []Note{{Warning: true, Text: text, Attrs: attrs}}}
 }
 
-// stop ends the reading of a stream, or of all where pages contradict each other.
+// stop ends the reading of a stream, or of all if pages contradict each other.
 func (p *Plan) stop(s *stream, why error) (cancel []int) {
 	if !errors.As(why, &p.contradiction) {
 		return s.stop(why)
@@ -315,8 +309,7 @@ func (p *Plan) stop(s *stream, why error) (cancel []int) {
 	return cancel
 }
 
-// sameOrganization refuses a key of another organization than the state's: two
-// must not share a watermark.
+// sameOrganization refuses a key of another organization than the state's: two must not share a watermark.
 func (p *Plan) sameOrganization(name string) error {
 	switch {
 	case name == "" || name == p.organization:
@@ -329,8 +322,8 @@ func (p *Plan) sameOrganization(name string) error {
 		audit.Shorten(name), audit.Shorten(p.organization))
 }
 
-// contradiction is what pages of a window show that contradict each other, or
-// those of another stream: what has been taken may hold records twice.
+// contradiction means that pages of a window contradict each other, or those of another stream:
+// what has been taken may hold records twice.
 type contradiction struct {
 	window windowID
 	text   string
@@ -340,11 +333,9 @@ func (c *contradiction) Error() string { return c.text }
 
 var errTenantOnly = &contradiction{windowID{true, allWindows}, "audit log API brings the same records with tenant_only and without: does a proxy on the way drop it?"}
 
-// StartOver returns, where pages of a window contradict each other, a plan that
-// leaves that window to another run and reads everything else again, and what is
-// to be said of it. What has been written for this plan must be given up. It
-// returns nil where this plan stands, and where starting over would come back to
-// the same place.
+// StartOver returns a plan and a note if pages of a window contradict each other. The plan leaves that
+// window to another run and reads everything else again. The caller must discard what it has written for
+// this plan. StartOver returns nil if this plan is valid, or has left out that window already.
 func (p *Plan) StartOver() (*Plan, Note) {
 	bad := p.contradiction
 	if bad == nil || p.quarantined[bad.window] {
@@ -357,14 +348,14 @@ func (p *Plan) StartOver() (*Plan, Note) {
 	return next, Note{Warning: true, Text: bad.Error() + ": this window is left for another run, and the others are read again"}
 }
 
-// Why a stream is not read on though nothing is wrong.
+// Reasons to stop a stream that are no fault.
 var (
 	errRecordCap = errors.New("MAX_RECORDS is reached")
 	errRunTime   = errors.New("RUN_TIMEOUT_SECONDS is nearly over")
 	errNoTenant  = errors.New("there are no tenant-scoped events")
 )
 
-// failure is what stopped a stream, where that is an error.
+// failure returns what stopped a stream if that is a fault.
 func failure(stopped error) error {
 	switch stopped {
 	case errRecordCap, errRunTime, errNoTenant:
@@ -373,11 +364,10 @@ func failure(stopped error) error {
 	return stopped
 }
 
-// Failure is what went wrong, nil where nothing did.
+// Failure returns what went wrong, nil for nothing.
 func (p *Plan) Failure() error { return failure(p.Stopped()) }
 
-// Stopped is what has kept the plan from being read to its end: what is wrong,
-// else a limit, else nil.
+// Stopped returns why the plan was not read to its end: a fault, else a limit, else nil.
 func (p *Plan) Stopped() error {
 	if p.contradiction != nil {
 		return joined(append(p.reasons, p.contradiction))
@@ -402,7 +392,6 @@ func (p *Plan) Stopped() error {
 	return joined(failures)
 }
 
-// joined is one error for several.
 func joined(errs []error) error {
 	if len(errs) == 1 {
 		return errs[0]
@@ -410,7 +399,7 @@ func joined(errs []error) error {
 	return errors.Join(errs...)
 }
 
-// Finish returns what is to be said once no request is under way.
+// Finish returns the last notes, once no request is under way.
 func (p *Plan) Finish() (notes []Note) {
 	for _, s := range p.streams {
 		if s.refused != nil && p.streams[0].answered { // else they share the reason
@@ -420,7 +409,7 @@ func (p *Plan) Finish() (notes []Note) {
 	return notes
 }
 
-// Figures say what has been taken so far.
+// Figures returns the figures so far.
 func (p *Plan) Figures() Figures { return p.figures }
 
 // Answered reports whether there is anything to commit.
@@ -428,7 +417,7 @@ func (p *Plan) Answered() bool {
 	return p.contradiction == nil && slices.ContainsFunc(p.streams, func(s *stream) bool { return s.answered })
 }
 
-// State is the state that follows from what has been taken.
+// State returns the state that follows from what has been taken.
 func (p *Plan) State() state.State {
 	var next state.State
 	if p.before != nil {

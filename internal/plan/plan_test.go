@@ -484,6 +484,11 @@ func TestCompare(t *testing.T) {
 		if o := p.Take(r, page(rec("a", -10)), nil, 0); !r.Compare || !o.Taken {
 			t.Errorf("known to be others, they wait for others that do not answer: %+v", o)
 		}
+		p = begin(before, usual(withTenant))
+		ask(t, p)
+		if o := p.Take(ask(t, p), page(rec("a", -10)), others(rec("a", -10)), 0); o.Taken || p.contradiction == nil {
+			t.Errorf("known to be others, the same are taken: %+v", o)
+		}
 	})
 }
 
@@ -606,6 +611,68 @@ func TestCircles(t *testing.T) {
 	}
 	if diff := cmp.Diff(*before, p.State()); diff != "" {
 		t.Errorf("state differs (-want +got):\n%s", diff)
+	}
+}
+
+// TestIgnoredCursorWithoutOrder: where the first record of a window comes again and
+// its pages did not come newest first, or begin it anew once more, what has been
+// written may be there twice: the window is left for another run.
+func TestIgnoredCursorWithoutOrder(t *testing.T) {
+	early, late, tie, later := rec("a", -20), rec("b", -10), rec("c", -20), rec("d", -5)
+	for _, tt := range []struct {
+		name  string
+		first audit.Page
+		again []audit.Page // each in answer to the cursor of the one before
+	}{
+		{"with another cursor", more(early, late), []audit.Page{more(early, late, later)}},
+		{"with the same cursor", more(early, late), []audit.Page{more(early, late)}},
+		{"of one second, twice", more(early, tie), []audit.Page{more(early, tie), more(early, tie), more(early, tie)}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := begin(stateOf(collected(now-500), nil), usual())
+			bad := ask(t, p)
+			p.Take(bad, tt.first, noOthers, 0)
+			for i, pg := range tt.again {
+				if p.contradiction != nil {
+					t.Fatalf("page %d: %v", i, p.Stopped())
+				}
+				p.Take(ask(t, p), pg, noOthers, 0)
+			}
+			stopped(t, p, circleText(bad.Request), circleText(bad.Request))
+			if next, _ := p.StartOver(); next == nil || p.Answered() {
+				t.Errorf("it does not start over; answered %v", p.Answered())
+			}
+		})
+	}
+}
+
+// TestCircleOfATenantWindow: it leaves the tenant's other windows to be read, the first
+// of the backlog as well as any.
+func TestCircleOfATenantWindow(t *testing.T) {
+	for n := range 3 {
+		p := begin(twoStreams(3), usual(withTenant))
+		var bad Request
+		for r, ok := p.Next(false); ok; r, ok = p.Next(false) {
+			if r.Tenant && r.Gte == 9000-100*int64(n) {
+				bad = r
+				break
+			}
+			p.Take(r, page(), noOthers, 0)
+		}
+		for i := range 3 {
+			p.Take(bad, audit.Page{Records: []audit.Record{{ID: fmt.Sprint(i), At: bad.Lte}}, Cursor: fmt.Sprint(i % 2), More: true}, noOthers, 0)
+			if i < 2 {
+				bad = bad.stream.request(0, 10)
+			}
+		}
+		p, _ = p.StartOver()
+		if p == nil {
+			t.Fatal("it does not start over")
+		}
+		got := allRequests(t, p)
+		if s := p.State(); len(got) != 7 || len(s.Backlog) != 0 || len(s.Tenant.Backlog) != 1 || s.Tenant.Backlog[0].Gte != 9000-100*int64(n) || s.Tenant.High != now {
+			t.Errorf("window %d: %d requests, %+v, tenant %+v", n, len(got), s.Stream, s.Tenant)
+		}
 	}
 }
 

@@ -10,26 +10,26 @@ import (
 // segment is a window that a run reads, or what is left of one that is split.
 type segment struct {
 	state.Window
-	id          windowID // of the window that it was planned as
+	id          windowID // the window that it was planned as
 	fresh       bool     // of the new window
 	quarantined bool     // it is left for another run
-	underWay    bool     // a request for it is
+	underWay    bool     // a request for it is under way
 	done        bool     // it is read to its end
 
 	atCursor map[audit.Identity]uint64 // the records at its AfterAt, each with its line
 
-	// Of the reading of it in this run:
+	// Progress in this run:
 	begun, restarted bool
 	oldest           int64 // effective_at of its oldest record, 0 for none
 	top              int64 // effective_at of the first record
 	read             int   // records, collected before or not
 	loop             loopDetector
-	hollow           bool  // the last page had no records, though more followed
+	hollow           bool  // the last page had no records, although more followed
 	above            int64 // where that hole begins: effective_at of the last record before it
 }
 
-// windowID tells windows apart as they were planned: n is 0 for the new one, then
-// the place in the backlog; allWindows means all.
+// windowID identifies a window as it was planned: n is 0 for the new one, then its place in the
+// backlog; allWindows means all.
 type windowID struct {
 	tenant bool
 	n      int
@@ -37,7 +37,6 @@ type windowID struct {
 
 const allWindows = -1
 
-// take notes that a page of the segment has been taken.
 func (w *segment) take(page audit.Page) {
 	before := w.AfterAt
 	w.Advance(page)
@@ -59,8 +58,8 @@ func (w *segment) take(page audit.Page) {
 	}
 }
 
-// hole notes a page without records though more follow, and returns what to say of
-// such pages once their end is known.
+// hole notes a page without records although more follow. Once the end of such pages is known, it
+// returns notes about them.
 func (w *segment) hole(page audit.Page) (notes []Note) {
 	if page.Hollow() {
 		if !w.hollow {
@@ -82,7 +81,7 @@ func (w *segment) hole(page audit.Page) (notes []Note) {
 	return notes
 }
 
-// earlier is the earlier of two times, 0 for none.
+// earlier returns the earlier of two times; 0 means none.
 func earlier(a, b int64) int64 {
 	if a == 0 || b != 0 && b < a {
 		return b
@@ -90,7 +89,7 @@ func earlier(a, b int64) int64 {
 	return a
 }
 
-// oldestReached says how far back the API has answered.
+// oldestReached describes how far back the API has answered.
 func (w *segment) oldestReached() string {
 	if w.oldest == 0 {
 		return "the API has no record from " + audit.Time(w.Gte) + " to " + audit.Time(w.Lte)
@@ -98,17 +97,14 @@ func (w *segment) oldestReached() string {
 	return "the oldest record that the API returned since " + audit.Time(w.Gte) + " is from " + audit.Time(w.oldest)
 }
 
-// segmentPages keeps the extra requests of segments, one or two each, to a few
-// percent.
+// segmentPages limits the extra requests of segments, one or two each, to a few percent.
 const segmentPages = 25
 
-// split splits off w as many segments as there are idle workers to read them, if
-// there is enough for them.
+// split splits off w as many segments as there are idle workers, if enough is left to read.
 //
-// Its cursor stays with the newest segment. That every record so far came newest
-// first is enough for nothing to be lost or repeated, whatever order the rest
-// comes in: none that has been read lies in the segments split off, and the
-// cursor goes on through what is left to it.
+// The newest segment keeps the cursor. Nothing is lost or repeated if every record so far came
+// newest first, whatever the order of the rest: no record that has been read lies in the segments
+// split off, and the cursor goes on through what is left of w.
 func (s *stream) split(w *segment, idle int, pageSize int) {
 	if idle <= 0 || w.read == 0 || w.done || !w.Descends() || s.keepWhole {
 		return
@@ -120,9 +116,8 @@ func (s *stream) split(w *segment, idle int, pageSize int) {
 	if n <= 0 {
 		return
 	}
-	// Alike, but none longer than segmentPages at the density seen so far: how far
-	// that goes on is not known, and an empty segment costs a request. The oldest
-	// segment is what is left; it is split again when workers are idle.
+	// Equal lengths, but at most segmentPages at the density so far: that density may change, and an empty
+	// segment costs a request. The oldest segment gets the rest; it is split again when workers are idle.
 	step := max(1, min(unread/(n+1), int64(segmentPages*float64(pageSize)/perSecond)))
 	gte, below := w.Gte, w.AfterAt-step
 	w.Gte = below
@@ -137,8 +132,8 @@ func (s *stream) split(w *segment, idle int, pageSize int) {
 	s.segments = slices.Insert(s.segments, slices.Index(s.segments, w)+1, split...)
 }
 
-// loopDetector tells whether a series of cursors comes back to one that it had,
-// in constant memory (Brent's algorithm).
+// loopDetector detects a series of cursors that returns to an earlier one, in constant memory
+// (Brent's algorithm).
 type loopDetector struct {
 	mark         string
 	steps, power int

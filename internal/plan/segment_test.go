@@ -41,6 +41,7 @@ func TestSplit(t *testing.T) {
 		{"one second read at its top", reading(0, 2000, 901, 900, 100), 1, 100, []int64{875, 0}},
 		{"many records a second", reading(0, 2000, 901, 900, 100_000), 1, 100, []int64{899, 0}},
 		{"what came above counts for this run only", reading(0, 2000, 900, 900, 10), 1, 100, []int64{650, 0}},
+		{"one record in this run", reading(0, 2000, 900, 900, 1), 1, 10, []int64{650, 0}},
 		{"few records", reading(0, 1_000_000, 1000, 900, 3), 9, 10, []int64{450, 0}},
 	}
 	for _, tt := range tests {
@@ -177,6 +178,8 @@ func TestTakeOfSegment(t *testing.T) {
 		want  known
 	}{
 		{"one page", []audit.Page{page(true, 90, 80, 80)}, known{80, 90, 3, false, []string{"80-1", "80-2"}}},
+		{"one record", []audit.Page{page(true, 90), page(true, 80)}, known{80, 90, 2, false, []string{"80-0"}}},
+		{"none at first", []audit.Page{page(true), page(true, 80), page(true, 70)}, known{70, 80, 2, false, []string{"70-0"}}},
 		{"the next in the same second", []audit.Page{page(true, 90, 80), page(true, 80)}, known{80, 90, 3, false, []string{"80-0", "80-1"}}},
 		{"the next in another second", []audit.Page{page(true, 90, 80), page(true, 80, 70)}, known{70, 90, 4, false, []string{"70-1"}}},
 		{"oldest first", []audit.Page{page(true, 80, 90), page(true, 91)}, known{80, 80, 3, false, []string{"91-0"}}},

@@ -10,23 +10,22 @@ import (
 	"example.com/auditlog/internal/state"
 )
 
-// stream is what a run knows of one stream of records: the windows it reads, and
-// the records it remembers.
+// stream is one stream of records in a run: the windows to read, and the records remembered.
 type stream struct {
 	tenant      bool // of tenant-scoped records
 	quarantined bool // none of it is read in this run
 	settings    *Settings
 	segments    []*segment   // the new window's, then the backlog's, newest to oldest
 	before      state.Stream // as loaded
-	first       bool         // it was not there
+	first       bool         // no state has it yet
 
-	// ids are collected records that a window can return again: those of the
-	// state, and those of this run that another window shares.
+	// ids are collected records that a window can return again: those of the state, and those of
+	// this run that another window shares.
 	ids    map[audit.Identity]remembered
 	pruned int // len(ids) after the last prune
 
-	// keepWhole is set once the API has refused a cursor: it may not take one
-	// under another range than it was given for.
+	// keepWhole is set once the API has refused a cursor: it may not accept one under another range
+	// than the original.
 	keepWhole bool
 
 	// Of the new window:
@@ -37,30 +36,30 @@ type stream struct {
 	newest   int64     // newest effective_at of its records, no less than before.High; see advance
 	date     time.Time // the API's clock at its first page
 
-	// Of the reading of it:
-	stopReason error // why no more of it is read, nil as long as it is
-	refused    error // where that is errNoTenant: what the API says
+	// Progress:
+	stopReason error // why reading stopped, nil while it goes on
+	refused    error // the API's error, where stopReason is errNoTenant
 	distinct   bool  // see state.Stream.Distinct
 	requested  int   // requests sent
 	underWay   []int // those without an answer
-	asked      int   // records that those ask for
+	asked      int   // records that those requests ask for
 	collected  int   // records
 }
 
 // remembered is how a record was collected.
 type remembered struct {
-	line    uint64   // 0 where it is not known
+	line    uint64   // 0: unknown
 	through *segment // nil: in an earlier run
 }
 
-// newStream lays out the windows of a run; before is nil for a first one. Fresh
-// records come first, so that they never wait behind old ones.
+// newStream lays out the windows of a run; before is nil for a first one. Fresh records come first,
+// so that they never wait behind old ones.
 func newStream(tenant bool, before *state.Stream, settings *Settings, now time.Time) *stream {
 	s := &stream{tenant: tenant, settings: settings, first: before == nil, empty: true}
 	fresh := state.Window{Gte: max(0, now.Unix()-settings.Lookback), Lte: now.Unix()}
 	if !s.first {
 		s.before, s.distinct = *before, before.Distinct
-		// A clock that has been set back must not leave a gap.
+		// A clock that was set back must not leave a gap.
 		fresh = state.Window{Gte: max(0, before.High-settings.Overlap, before.RecentSince), Lte: max(now.Unix(), before.High)}
 	}
 	fresh.Filter = settings.Filter
@@ -82,7 +81,7 @@ func newStream(tenant bool, before *state.Stream, settings *Settings, now time.T
 	return s
 }
 
-// open goes through the segments that are not read to their end.
+// open yields the segments that are not read to their end.
 func (s *stream) open() iter.Seq[*segment] {
 	return func(yield func(*segment) bool) {
 		for _, w := range s.segments {
@@ -93,9 +92,8 @@ func (s *stream) open() iter.Seq[*segment] {
 	}
 }
 
-// ready returns the segments to read next, in this order. While any of the new
-// window is unread, there is no other: fresh records come first, whatever the
-// backlog wants of MAX_RECORDS, or fails with.
+// ready returns the segments to read next, in order. Until the new window is read, there is no
+// other: neither the records nor the failures of the backlog may hold up fresh records.
 func (s *stream) ready() []*segment {
 	var list []*segment
 	fresh := false
@@ -110,11 +108,10 @@ func (s *stream) ready() []*segment {
 	return list
 }
 
-// budget is how many records more may be asked for. Each stream has a MAX_RECORDS
-// of its own, so that none uses up another's.
+// budget is how many more records may be requested. Each stream has its own MAX_RECORDS, so that
+// none uses up another's.
 func (s *stream) budget() int { return s.settings.MaxRecords - s.collected - s.asked }
 
-// request asks for a page of the first segment that is ready.
 func (s *stream) request(id, pageSize int) Request {
 	w := s.ready()[0]
 	r := Request{
@@ -132,16 +129,14 @@ func (s *stream) request(id, pageSize int) Request {
 	return r
 }
 
-// answer notes that a request has come to its end.
 func (s *stream) answer(r Request) {
 	s.underWay = slices.DeleteFunc(s.underWay, func(id int) bool { return id == r.ID })
 	s.asked -= r.Limit
 	r.segment.underWay = false
 }
 
-// stop notes why no more is read. What is wrong counts more than a limit, and
-// pages that contradict each other more than anything. It returns the requests
-// that nobody waits for any more: they may wait for minutes to try again.
+// stop notes why no more is read. A fault counts more than a limit, and a contradiction more than
+// anything. It returns the requests that are no longer needed: they might retry for minutes.
 func (s *stream) stop(why error) (cancel []int) {
 	if _, contradicts := why.(*contradiction); contradicts || failure(s.stopReason) == nil {
 		s.stopReason = why
@@ -155,8 +150,7 @@ func (s *stream) stop(why error) (cancel []int) {
 // untouched reports whether no page of the stream has ever been taken.
 func (s *stream) untouched() bool { return !s.answered && (s.first || s.before.Untouched) }
 
-// known reports whether the record has been collected before, and with what line:
-// 0 where that is not known.
+// known reports whether the record has been collected before, and its line then; 0: unknown.
 func (s *stream) known(rec audit.Record) (line uint64, known bool) {
 	for _, id := range []audit.Identity{rec.Identity(), {ID: rec.ID, At: rec.At, Type: audit.AnyType}} {
 		if m, known := s.ids[id]; known {
@@ -171,8 +165,7 @@ func (s *stream) known(rec audit.Record) (line uint64, known bool) {
 	return 0, false
 }
 
-// remember keeps a record that has been collected through w, if some later read
-// can return it again.
+// remember keeps a record that was collected through w, if a later read can return it again.
 func (s *stream) remember(w *segment, rec audit.Record) {
 	if s.canReturn(rec.At, w) {
 		s.ids[rec.Identity()] = remembered{rec.Line(), w}
@@ -182,9 +175,9 @@ func (s *stream) remember(w *segment, rec audit.Record) {
 	}
 }
 
-// canReturn reports whether a record of this time, collected through a segment of
-// this run or in an earlier one, can be returned again: by the next run's new
-// window, or by an open window that it was not collected through.
+// canReturn reports whether a record of this time, collected through a segment of this run or in an
+// earlier one, can be returned again: by the next run's new window, or by an open window that it
+// was not collected through.
 func (s *stream) canReturn(at int64, through *segment) bool {
 	if at >= s.newest-s.settings.Overlap {
 		return true
@@ -202,7 +195,6 @@ func (s *stream) prune() {
 	s.pruned = len(s.ids)
 }
 
-// advance notes that a page of w has been taken.
 func (s *stream) advance(w *segment, page audit.Page) {
 	if w.fresh {
 		first := !s.answered
@@ -211,9 +203,9 @@ func (s *stream) advance(w *segment, page audit.Page) {
 		}
 		for _, rec := range page.Records {
 			s.empty = false
-			// Where the local clock is fast, pages bring what appeared since the
-			// first one; of that, some may be behind the cursor. A Date that has
-			// fallen behind what is covered stands still, and tells nothing.
+			// Where the local clock is fast, pages bring records that appeared after the first
+			// page; others of their time may be behind the cursor. A Date older than what is
+			// covered is frozen, and proves nothing.
 			if first || s.date.Unix() < s.before.High || rec.At <= s.date.Unix() {
 				s.newest = max(s.newest, rec.At)
 			}
@@ -222,7 +214,7 @@ func (s *stream) advance(w *segment, page audit.Page) {
 	w.take(page)
 }
 
-// restart makes w begin anew, since the API refuses its cursor.
+// restart begins w again, since the API refuses its cursor.
 func (s *stream) restart(w *segment, refusal error) Outcome {
 	s.rememberAtCursor(w)
 	w.restarted, w.loop, s.keepWhole = true, loopDetector{}, true
@@ -233,8 +225,7 @@ func (s *stream) restart(w *segment, refusal error) Outcome {
 	return warning(text, "gte", w.Gte, "lte", w.Lte, "error", refusal.Error())
 }
 
-// rememberAtCursor remembers the records at the cursor of w for as long as w is
-// open.
+// rememberAtCursor remembers the records at the cursor of w while w is open.
 func (s *stream) rememberAtCursor(w *segment) {
 	for id, line := range w.atCursor {
 		s.ids[id] = remembered{line: line}
@@ -242,8 +233,8 @@ func (s *stream) rememberAtCursor(w *segment) {
 	w.atCursor = nil
 }
 
-// lateness is by how many seconds a record that was not known before is older
-// than what the run before this one covered; 0 where it is not late.
+// lateness is how many seconds a new record is older than what the previous run covered; 0 if it is
+// not late.
 func (s *stream) lateness(w *segment, rec audit.Record) int64 {
 	if !w.fresh || !s.before.Own || s.before.RecentSince == 0 || s.before.Filter != s.settings.Filter {
 		return 0
@@ -256,15 +247,14 @@ func (s *stream) lateness(w *segment, rec audit.Record) int64 {
 	return max(0, s.before.High-rec.At)
 }
 
-// next is the stream that follows from what has been read; nil where there is
-// none.
+// next returns the stream that follows from what has been read; nil for none.
 func (s *stream) next(now time.Time) *state.Stream {
 	next := s.before
 	switch {
 	case s.answered:
 	case s.first && s.stopReason == errNoTenant:
 		return nil
-	case s.first: // what the look-back reaches must not move on while it fails
+	case s.first: // the start of the look-back must not move while reading fails
 		next.Untouched = true
 		next.Watermark, next.High, next.RecentSince, next.Backlog = s.begin, s.begin, s.begin, []state.Window{}
 		next.Covered, next.Filter = []state.Span{{Gte: s.begin, Lte: s.begin, Filter: s.settings.Filter}}, s.settings.Filter
@@ -273,10 +263,9 @@ func (s *stream) next(now time.Time) *state.Stream {
 	default:
 		return &next
 	}
-	// The new window covers up to its newest record where it was read to its
-	// end; up to its own end where it was empty or has a rest in the backlog.
-	// The API's clock has a say in that: where the local one is fast, records
-	// yet to be written must not fall behind.
+	// The new window covers up to its newest record if it was read to its end. It covers up to its
+	// own end if it was empty, or if the backlog has its rest. The API's clock limits that: where
+	// the local one is fast, records yet to be written must not fall behind.
 	high := s.newest
 	if s.first {
 		high = max(high, s.begin)
@@ -298,7 +287,7 @@ func (s *stream) next(now time.Time) *state.Stream {
 	next.High, next.Filter = high, s.settings.Filter
 	next.Own, next.Rewound, next.Untouched, next.Distinct = true, false, false, s.distinct
 	next.RecentSince = max(s.begin, high-s.settings.Overlap)
-	if s.first || len(next.Covered) > 0 { // what is not known stays so
+	if s.first || len(next.Covered) > 0 { // unknown stays unknown
 		next.Covered = state.Cover(next.Covered, state.Span{Gte: s.begin, Lte: high, Filter: s.settings.Filter})
 	}
 	next.Backlog = []state.Window{}

@@ -20,11 +20,9 @@ var pageText string
 
 var pageTemplate = template.Must(template.New("page").Parse(pageText))
 
-// HTML writes the report as one page, which needs nothing from elsewhere and
-// runs no script.
+// HTML writes the report as one page, which loads nothing else and runs no script.
 func HTML(w io.Writer, r *Report) error { return pageTemplate.Execute(w, newPage(r)) }
 
-// page is what the template shows.
 type page struct {
 	*Report
 	Now     string
@@ -42,17 +40,17 @@ type table struct {
 	Title   string
 	Head    []string
 	Rows    [][]string
-	Numbers int // this many columns at the end are numbers
+	Numbers int // number of columns at the end that hold numbers
 }
 
-// plot is a figure whose marks are rectangles in a box of 1000 by 100, which the
-// page stretches to its width; labels stand outside, and so keep their size.
+// plot is a figure of rectangles in a box of 1000 by 100, which the page stretches to its width.
+// Labels are outside the box, and so keep their size.
 type plot struct {
 	ID, Title, Text string
 	Marks           []mark
 	X, Y            []tick
 	Legend          []entry
-	Rows            bool // Y names rows, instead of heights
+	Rows            bool // Y has names of rows, not heights
 }
 
 type mark struct {
@@ -61,7 +59,7 @@ type mark struct {
 	Title      string
 }
 
-// tick is a label of an axis, at a percentage of it.
+// tick is a label at a percentage of an axis.
 type tick struct {
 	At    float64
 	Label string
@@ -181,7 +179,7 @@ func (p *page) tables() {
 	}
 }
 
-// events are the records over time, stacked by type.
+// events shows the records over time, stacked by type.
 func (f *Feed) events() plot {
 	p := plot{ID: "events", Title: "Events over time, by type"}
 	shown := f.Types[:min(shownTypes, len(f.Types))]
@@ -244,7 +242,7 @@ func (f *Feed) events() plot {
 	return p
 }
 
-// coverage is what is collected, what is in the backlog, and what is neither.
+// coverage shows what is collected, what is in the backlog, and the gaps.
 func (s *State) coverage(now time.Time) plot {
 	p := plot{ID: "coverage", Title: "Collected, backlog and gaps", Rows: true,
 		Y: []tick{{At: 100. / 6, Label: "collected"}, {At: 50, Label: "backlog"}, {At: 500. / 6, Label: "gaps"}}}
@@ -301,7 +299,7 @@ func (s *State) coverage(now time.Time) plot {
 	return p
 }
 
-// lags are how old each object's records were when it was made.
+// lags shows how old each object's records were when it was made.
 func (f *Feed) lags() plot {
 	p := plot{ID: "lags", Title: "Lag of each object's records"}
 	axis := f.axis()
@@ -311,7 +309,7 @@ func (f *Feed) lags() plot {
 			longest = max(longest, o.Created.Unix()-o.Oldest)
 		}
 	}
-	// A second and a month both matter.
+	// A logarithm: a second and a month both matter.
 	height := func(seconds int64) float64 {
 		return math.Log(max(1, float64(seconds))) / math.Log(float64(longest)*1.2) * plotHeight
 	}
@@ -334,7 +332,6 @@ func (f *Feed) lags() plot {
 	return p
 }
 
-// sizes are the objects' sizes.
 func (f *Feed) sizes() plot {
 	p := plot{ID: "sizes", Title: "Size of each object"}
 	axis := f.axis()
@@ -360,7 +357,7 @@ func (f *Feed) axis() timeAxis {
 	return timeAxis{f.Since.Unix(), f.Hours[len(f.Hours)-1].Start.Add(time.Hour).Unix()}
 }
 
-// bar is where an object stands: as wide as half an hour, where that can be seen.
+// bar places an object: as wide as half an hour, if that is visible.
 func (f *Feed) bar(axis timeAxis, o *Object) (x, w float64) {
 	_, w = axis.place(axis.from, axis.from+1800)
 	w = max(w, narrowest)
@@ -368,8 +365,7 @@ func (f *Feed) bar(axis timeAxis, o *Object) (x, w float64) {
 	return min(max(x-w/2, 0), plotWidth-w), w
 }
 
-// heights sets the ticks of a linear scale from 0, and returns its top, which is
-// above highest.
+// heights sets the ticks of a linear scale from 0, and returns its top, which is above highest.
 func (p *plot) heights(highest float64, label func(float64) string) (top float64) {
 	highest = max(highest, 1)
 	step := 1.0
@@ -386,14 +382,14 @@ func (p *plot) heights(highest float64, label func(float64) string) (top float64
 // timeAxis is a horizontal axis, in Unix seconds.
 type timeAxis struct{ from, to int64 }
 
-// place is where a range lies in the box.
+// place returns where a range lies in the box.
 func (a timeAxis) place(from, to int64) (x, w float64) {
 	scale := plotWidth / float64(a.to-a.from)
 	x = min(max(0, float64(from-a.from)*scale), plotWidth)
 	return x, min(max(0, float64(to-a.from)*scale), plotWidth) - x
 }
 
-// ticks are at round times, UTC, of which a narrow page shows every other one.
+// ticks are at round times, UTC. A narrow page shows every other one.
 func (a timeAxis) ticks() []tick {
 	const hour, day = 3600, 86400
 	step := int64(0)

@@ -17,15 +17,14 @@ import (
 
 // Options bound what Read reads.
 type Options struct {
-	Days         int   // objects made in that many days are read
-	MaxBytes     int64 // of them, the newest first
+	Days         int   // reads objects made in so many days
+	MaxBytes     int64 // of those, newest first
 	TenantEvents bool
 	Progress     func(format string, args ...any)
 }
 
-// Read reads the state and the objects under the feed prefix, and changes
-// neither. Where no report can be made it returns none; with one, its error says
-// what is missing in it.
+// Read reads the state and the objects under the feed prefix, and changes neither. If no report can
+// be made it returns none; an error beside a report names what is missing.
 func Read(ctx context.Context, st *store.Store, now time.Time, o Options) (*Report, error) {
 	r := &Report{Time: now.UTC()}
 	snapshot, err := st.Load(ctx)
@@ -55,7 +54,7 @@ func readState(st *store.Store, snapshot *store.Snapshot, now time.Time, tenantE
 		r.Note, r.Organization = snapshot.Note, s.Organization
 		r.Watermark, r.WatermarkTime, r.High = s.Watermark, time.Unix(s.Watermark, 0).UTC(), s.High
 		r.LagSeconds = max(0, now.Unix()-s.CollectedTo(tenantEvents))
-		r.LastRun, _ = time.Parse(time.RFC3339, s.LastRun) // whatever else it is, it is unknown
+		r.LastRun, _ = time.Parse(time.RFC3339, s.LastRun) // anything else means unknown
 		r.RecentIDs, r.Filter = len(s.RecentIDs), filterText(&s.Stream)
 	}
 	r.SetWindows(append([]state.Span{}, s.CoveredRanges()...), windows(&s.Stream), now)
@@ -72,7 +71,7 @@ func readState(st *store.Store, snapshot *store.Snapshot, now time.Time, tenantE
 	return r
 }
 
-// filterText is "" for none.
+// filterText is "" for no filter.
 func filterText(s *state.Stream) string {
 	if s.Filter == "" {
 		return ""
@@ -88,8 +87,7 @@ func windows(s *state.Stream) []Window {
 	return list
 }
 
-// readStaged looks for the staged object where the next run will; nil where the
-// state names none.
+// readStaged looks for the staged object where the next run will; nil if the state names none.
 func readStaged(ctx context.Context, st *store.Store, s state.Staging) (*Staged, error) {
 	if s.Staged == "" {
 		return nil, nil
@@ -114,9 +112,8 @@ func readStaged(ctx context.Context, st *store.Store, s state.Staging) (*Staged,
 	return r, nil
 }
 
-// readFeed lists the objects and reads the recent ones, the newest first, so
-// that the bound leaves out the oldest. What it has read before an error stands,
-// but for a listing that is not whole.
+// readFeed lists the objects and reads the recent ones, newest first, so that the bound leaves out
+// the oldest. After an error it returns what it has read, unless the listing is incomplete.
 func readFeed(ctx context.Context, st *store.Store, now time.Time, o Options) (*Feed, error) {
 	f := NewFeed(st.FeedURL(st.FeedFolder()), o.Days, now)
 	o.Progress("Listing objects")
@@ -151,7 +148,7 @@ func readFeed(ctx context.Context, st *store.Store, now time.Time, o Options) (*
 			}
 			failed = err
 		} else {
-			left = 0 // else smaller ones would be read, and hours be missing in between
+			left = 0 // else smaller ones would be read, with hours missing in between
 		}
 		f.Objects = append(f.Objects, shown)
 	}

@@ -1,8 +1,7 @@
-// Package report shows how the collection stands: as text, as JSON, and as a
-// page with plots. Read reads a Report; what is shown is a pure function of it.
+// Package report shows the state of the collection: as text, as JSON, and as a page with plots.
+// Read makes a Report; every output is a pure function of it.
 //
-// It promises to change nothing. It knows nothing of the API, nor of how a run
-// reads.
+// It promises to change nothing. It knows nothing about the API or how a run reads.
 package report
 
 import (
@@ -18,8 +17,7 @@ import (
 	"example.com/auditlog/internal/state"
 )
 
-// Report is how the collection stood at a time. Times of records are Unix
-// seconds.
+// Report describes the collection at one time. Times of records are Unix seconds.
 type Report struct {
 	Time   time.Time `json:"time"`
 	State  State     `json:"state"`
@@ -27,7 +25,7 @@ type Report struct {
 	Errors []string  `json:"errors,omitempty"` // why something is missing
 }
 
-// State is what the state object says.
+// State is the content of the state object.
 type State struct {
 	Object        string       `json:"object"`    // URL
 	Committed     bool         `json:"committed"` // false: no run has yet, and the rest is empty
@@ -38,7 +36,7 @@ type State struct {
 	LagSeconds    int64        `json:"lag_seconds"`
 	LastRun       time.Time    `json:"last_run,omitzero"`
 	High          int64        `json:"high"`
-	Covered       []state.Span `json:"covered"` // newest first; none: it is not known
+	Covered       []state.Span `json:"covered"` // newest first; none: unknown
 	Gaps          []state.Span `json:"gaps"`    // between them
 	Backlog       Backlog      `json:"backlog"`
 	Staged        *Staged      `json:"staged,omitempty"`
@@ -47,8 +45,7 @@ type State struct {
 	Tenant        *Tenant      `json:"tenant,omitempty"`
 }
 
-// Tenant is what the state says of tenant-scoped records. The feed has them among
-// the others.
+// Tenant is the stream of tenant-scoped records. The feed has them among the others.
 type Tenant struct {
 	Watermark     int64     `json:"watermark"`
 	WatermarkTime time.Time `json:"watermark_time"`
@@ -82,8 +79,8 @@ type Staged struct {
 	Bytes       int64  `json:"bytes,omitempty"`
 }
 
-// What can have become of a staged object. The state goes on naming it until the
-// next commit: that it is published is the usual case.
+// What may have become of a staged object. The state names it until the next commit: published is
+// the usual case.
 const (
 	StagedPublished = "published" // it is no longer there
 	StagedPending   = "pending"   // the next run publishes it
@@ -110,8 +107,7 @@ func NewBacklog(windows []Window, now time.Time) Backlog {
 	return b
 }
 
-// Feed is what lies under the feed prefix. What the feed has deleted is not part
-// of it.
+// Feed describes the objects under the feed prefix, without those that the feed has deleted.
 type Feed struct {
 	Prefix  string    `json:"prefix"` // URL
 	Since   time.Time `json:"since"`
@@ -131,25 +127,25 @@ type Feed struct {
 	until time.Time
 }
 
-// Object is one under the feed prefix.
+// Object is an object under the feed prefix.
 type Object struct {
 	Name    string    `json:"name"` // below the prefix
 	Created time.Time `json:"created"`
 	Bytes   int64     `json:"bytes"`
-	Read    bool      `json:"read"` // false: the rest says nothing
+	Read    bool      `json:"read"` // false: the rest means nothing
 	Records int       `json:"records"`
 	Bad     int       `json:"bad_lines,omitempty"`
 	Oldest  int64     `json:"oldest,omitempty"` // effective_at
 	Newest  int64     `json:"newest,omitempty"`
 }
 
-// Count is how many records are of a type.
+// Count is the number of records of a type.
 type Count struct {
 	Type    string `json:"type"`
 	Records int    `json:"records"`
 }
 
-// Hour holds the records of one hour.
+// Hour has the number of records of one hour.
 type Hour struct {
 	Start   time.Time      `json:"start"`
 	Records int            `json:"records"`
@@ -157,12 +153,12 @@ type Hour struct {
 }
 
 const (
-	maxTypes   = 200 // that are told apart
+	maxTypes   = 200 // that are counted separately
 	otherTypes = "(other types)"
 	noType     = "(no type)"
 )
 
-// NewFeed returns a Feed without objects, of the days before now.
+// NewFeed returns a Feed without objects, for the days before now.
 func NewFeed(prefix string, days int, now time.Time) *Feed {
 	f := &Feed{
 		Prefix:  prefix,
@@ -206,7 +202,7 @@ func (f *Feed) AddRecord(o *Object, at int64, typ string) {
 	h.Types[typ]++
 }
 
-// Finish sums up, once all objects are read.
+// Finish computes the sums, once all objects are read.
 func (f *Feed) Finish() {
 	slices.SortStableFunc(f.Objects, func(a, b *Object) int {
 		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(b.Name, a.Name))
@@ -230,7 +226,7 @@ func (f *Feed) Finish() {
 
 func (f *Feed) days() int { return int(f.until.Sub(f.Since).Hours()) / 24 }
 
-// stamp is a time as people and programs read it.
+// stamp formats a time for people and programs.
 func stamp(t time.Time) string {
 	if t.IsZero() {
 		return "unknown"
@@ -238,7 +234,7 @@ func stamp(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// span is a length of time in its two largest units.
+// span formats a length of time in its two largest units.
 func span(seconds int64) string {
 	units := []struct {
 		name   string
@@ -259,8 +255,7 @@ func span(seconds int64) string {
 	return "0 s"
 }
 
-// size is a number of bytes in the largest unit that leaves a digit before the
-// point.
+// size formats a number of bytes in the largest unit with a digit before the point.
 func size(bytes int64) string {
 	if bytes < 1000 {
 		return fmt.Sprintf("%d B", bytes)
@@ -274,7 +269,7 @@ func size(bytes int64) string {
 	return fmt.Sprintf("%.1f %s", n, unit)
 }
 
-// are begins a sentence about n of them.
+// are returns "1 noun is" or "n nouns are".
 func are(n int, noun string) string {
 	if n == 1 {
 		return audit.Count(n, noun) + " is"
@@ -282,8 +277,7 @@ func are(n int, noun string) string {
 	return audit.Count(n, noun) + " are"
 }
 
-// printable is text from outside, without what a terminal would obey, and no
-// longer than a line bears.
+// printable returns outside text without control codes for the terminal, and of at most this length.
 func printable(s string, most int) string {
 	runes := []rune(strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -317,7 +311,6 @@ func (f *Feed) notes() []string {
 	return notes
 }
 
-// summary is what the feed has, in one line.
 func (f *Feed) summary() string {
 	older := ""
 	if f.Older > 0 {
@@ -326,7 +319,6 @@ func (f *Feed) summary() string {
 	return fmt.Sprintf("%s with %s, %s, in %s%s", audit.Count(len(f.Objects), "object"), audit.Count(f.Records, "record"), size(f.Bytes), audit.Count(f.days(), "day"), older)
 }
 
-// fate says what has become of the staged object.
 func (s *Staged) fate() string {
 	switch s.Now {
 	case StagedPublished:

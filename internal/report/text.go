@@ -11,11 +11,10 @@ import (
 	"example.com/auditlog/internal/state"
 )
 
-// shownObjects is how many objects the table has.
 const shownObjects = 10
 
-// Screen writes the report for people: labels, a table and a chart, at most
-// 80 columns wide but for names. colour says whether there may be some.
+// Screen writes the report for people: labels, a table and a chart, at most 80 columns wide except
+// for names. colour allows colours.
 func Screen(w io.Writer, r *Report, colour bool) error {
 	p := &printer{w: w, colour: colour}
 	s := &r.State
@@ -47,7 +46,6 @@ func (p *printer) printf(format string, args ...any) {
 	}
 }
 
-// paint is text in a colour, by its ANSI code.
 func (p *printer) paint(code, text string) string {
 	if !p.colour || text == "" {
 		return text
@@ -66,7 +64,7 @@ func (p *printer) line(label, format string, args ...any) {
 	p.printf("%s%s\n", p.paint(bold, fmt.Sprintf("%-11s", label)), fmt.Sprintf(format, args...))
 }
 
-// lines writes one line for each entry, the label before the first.
+// lines writes one line per entry, with the label before the first.
 func (p *printer) lines(label string, entries []string) {
 	for _, e := range entries {
 		p.line(label, "%s", e)
@@ -129,8 +127,7 @@ func (p *printer) yellow(texts []string) []string {
 	return texts
 }
 
-// shownRanges bounds a list of ranges: a damaged or much mended state may have
-// any number.
+// shownRanges bounds a list of ranges: a damaged or often edited state may have any number.
 const shownRanges = 20
 
 func list[T any](all []T, show func(T) string) []string {
@@ -200,7 +197,7 @@ func (p *printer) feed(f *Feed) {
 	p.chart(f)
 }
 
-// chart draws the records of each hour, a line a day.
+// chart draws the records of each hour, one line per day.
 func (p *printer) chart(f *Feed) {
 	const blocks = "▁▂▃▄▅▆▇█"
 	most := 0
@@ -228,8 +225,7 @@ func (p *printer) chart(f *Feed) {
 	}
 }
 
-// Plain writes the report for pipes: a line for each figure, its name first,
-// separated by tabs.
+// Plain writes the report for pipes: one line per figure, with its name first, separated by tabs.
 func Plain(w io.Writer, r *Report) error {
 	p := &printer{w: w}
 	row := func(name string, values ...any) {

@@ -10,36 +10,32 @@ import (
 	"example.com/auditlog/internal/audit"
 )
 
-// Backfill asks for records of the past. Times count to the second, both ends
-// included.
+// Backfill asks for records of the past. Times are whole seconds, both ends included.
 type Backfill struct {
 	From time.Time
 	To   time.Time // zero: up to what has been collected
-	// Again collects what has been collected before once more: its records are
-	// then written again.
+	// Again also collects what is collected already: its records are written again.
 	Again bool
-	// Here collects it by runs with the same settings, not the function's.
+	// Here means: by runs with these settings, not by the function.
 	Here bool
 }
 
-// ErrCollected is a backfill of what has been collected.
+// ErrCollected means that the range is collected, or in the backlog.
 var ErrCollected = errors.New("the range is collected, or in the backlog")
 
-// Refused is a backfill that a state has no place for: to ask for the same at once
-// again is of no use.
+// Refused is a backfill that the state does not allow: asking again at once is of no use.
 type Refused struct{ Reason error }
 
 func (r *Refused) Error() string { return r.Reason.Error() }
 
 func (r *Refused) Unwrap() error { return r.Reason }
 
-// AddBackfill puts a range into the backlog, for the next runs to collect with
-// this filter, and returns it as it was put there. With tenant that is done for
-// tenant-scoped records, too, where runs have read any. added is false where the
-// backlog has the range already.
+// AddBackfill adds a range to the backlog, for the next runs to collect with this filter, and
+// returns the range as added. With tenant it does so for tenant-scoped records, too, if runs have
+// read any. added is false if the backlog has the range already.
 //
-// A range that holds collected seconds is refused, unless it is asked for again.
-// Every error is a *Refused.
+// A range that overlaps what is already collected is refused, unless it is asked for again. Every
+// error is a *Refused.
 func (s *State) AddBackfill(want Backfill, f audit.Filter, tenant bool) (asked Span, added bool, err error) {
 	if asked, added, err = s.addBackfill(want, f, tenant); err != nil {
 		err = &Refused{err}
@@ -58,7 +54,7 @@ func (s *State) addBackfill(want Backfill, f audit.Filter, tenant bool) (asked S
 	switch {
 	case tenantErr == nil && err == nil:
 		return Span{min(asked.Gte, tenantAsked.Gte), max(asked.Lte, tenantAsked.Lte), f}, added || tenantAdded, nil
-	case tenantErr == nil: // of the others all is collected
+	case tenantErr == nil: // all others are collected
 		return tenantAsked, tenantAdded, nil
 	case !errors.Is(tenantErr, ErrCollected):
 		return asked, added, fmt.Errorf("tenant events: %w", tenantErr)
@@ -66,7 +62,6 @@ func (s *State) addBackfill(want Backfill, f audit.Filter, tenant bool) (asked S
 	return asked, added, err
 }
 
-// addBackfill adds a range to the stream's backlog, unless it has it already.
 func (s *Stream) addBackfill(want Backfill, f audit.Filter) (asked Span, added bool, err error) {
 	asked, err = s.backfillSpan(want, f)
 	switch {
@@ -84,7 +79,7 @@ func (s *Stream) addBackfill(want Backfill, f audit.Filter) (asked Span, added b
 	return asked, true, nil
 }
 
-// backfillSpan is what is asked for, within what runs have covered.
+// backfillSpan returns the requested range, limited to what runs have covered.
 func (s *Stream) backfillSpan(want Backfill, f audit.Filter) (Span, error) {
 	asked := Span{want.From.Unix(), want.To.Unix(), f}
 	if want.To.IsZero() {
@@ -107,7 +102,7 @@ func (s *Stream) backfillSpan(want Backfill, f audit.Filter) (Span, error) {
 	return asked, nil
 }
 
-// refuseCovered refuses a range that would repeat records without being asked to.
+// refuseCovered refuses a range that would repeat records, unless again is set.
 func (s *Stream) refuseCovered(asked Span, again bool) error {
 	if again {
 		return s.refuseAgain(asked)
@@ -131,7 +126,7 @@ func (s *Stream) refuseCovered(asked Span, again bool) error {
 	return fmt.Errorf("%w: ask for it again to have its records written once more", ErrCollected)
 }
 
-// refuseAgain refuses a range that cannot be repeated as a whole, and nothing else.
+// refuseAgain refuses a range that cannot be repeated completely, without repeating anything else.
 func (s *Stream) refuseAgain(asked Span) error {
 	for _, w := range s.Backlog {
 		if left := w.Left(); left.overlaps(asked) && !w.Filter.Excludes(asked.Filter) {
@@ -142,7 +137,7 @@ func (s *Stream) refuseAgain(asked Span) error {
 		return nil
 	}
 	recent := false
-	for r := range s.Remembered() { // which of these pass the filter is not known
+	for r := range s.Remembered() { // it is unknown which of these pass the filter
 		if asked.Gte <= r.At && r.At <= asked.Lte {
 			if r.At < s.RecentSince {
 				return errors.New("the backlog has windows with other filters in the range: let runs read them first")
@@ -156,8 +151,7 @@ func (s *Stream) refuseAgain(asked Span) error {
 	return nil
 }
 
-// mixed reports whether records in a range have been collected with filters other
-// than the range's.
+// mixed reports whether records in a range have been collected with another filter than the range's.
 func (s *Stream) mixed(asked Span) bool {
 	return s.Filter != asked.Filter ||
 		slices.ContainsFunc(s.Covered, func(c Span) bool { return c.Filter != asked.Filter && c.overlaps(asked) }) ||
@@ -166,9 +160,8 @@ func (s *Stream) mixed(asked Span) bool {
 		})
 }
 
-// coveredBy lists what is collected or in the backlog, newest first, as far as it
-// may have records that pass the filter. Where a stream does not know, that is
-// all.
+// coveredBy lists what is collected or in the backlog, newest first, as far as it may hold records
+// that pass the filter. If the stream does not know, that is everything.
 func (s *Stream) coveredBy(f audit.Filter) []Span {
 	if len(s.Covered) == 0 {
 		return []Span{{Lte: s.High}}
@@ -182,8 +175,8 @@ func (s *Stream) coveredBy(f audit.Filter) []Span {
 	return list
 }
 
-// CoveredRanges lists what is collected or in the backlog, with whatever filter,
-// newest first; none where that is not known.
+// CoveredRanges lists what is collected or in the backlog, with any filter, newest first; none if
+// that is unknown.
 func (s *Stream) CoveredRanges() []Span {
 	if len(s.Covered) == 0 {
 		return nil
@@ -191,14 +184,13 @@ func (s *Stream) CoveredRanges() []Span {
 	return s.coveredBy("")
 }
 
-// awaits reports whether the backlog has just this range; with again, all of it.
+// awaits reports whether the backlog has exactly this range; with again, not begun.
 func (s *Stream) awaits(want Span, again bool) bool {
 	return slices.ContainsFunc(s.Backlog, func(w Window) bool {
 		return Span{w.Gte, w.Lte, w.Filter} == want && (w.After == "" || !again)
 	})
 }
 
-// enqueue adds a range to the backlog.
 func (s *Stream) enqueue(want Span, again bool) {
 	s.Backlog = append(slices.Clone(s.Backlog), Window{Gte: want.Gte, Lte: want.Lte, Filter: want.Filter})
 	slices.SortStableFunc(s.Backlog, NewestToOldest)

@@ -13,11 +13,11 @@ import (
 // Remembered is a collected record that a later read can return again.
 type Remembered struct {
 	audit.Identity
-	Line uint64 // of the record; 0 where that is not known
+	Line uint64 // of the record; 0: unknown
 }
 
-// Version is one of the records that share an id, as it is stored: its
-// effective_at, and hashes of its type and line.
+// Version is one of the records that share an id, as stored: its effective_at, and hashes of its
+// type and line.
 type Version struct {
 	At         int64
 	Type, Line uint64
@@ -44,7 +44,7 @@ func (v *Version) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Remembered goes through the records that a later read can return again.
+// Remembered yields the records that a later read can return again.
 func (s *Stream) Remembered() iter.Seq[Remembered] {
 	return func(yield func(Remembered) bool) {
 		for id, at := range s.RecentIDs {
@@ -62,7 +62,7 @@ func (s *Stream) Remembered() iter.Seq[Remembered] {
 	}
 }
 
-// Remember makes these the records that a later read can return again.
+// Remember replaces the records that a later read can return again.
 func (s *Stream) Remember(records iter.Seq[Remembered]) {
 	s.RecentIDs, s.Recent = map[string]int64{}, nil
 	for r := range records {
@@ -77,7 +77,6 @@ func (s *Stream) Remember(records iter.Seq[Remembered]) {
 	}
 }
 
-// forget drops the remembered records of these times.
 func (s *Stream) forget(drop func(at int64) bool) {
 	if len(s.RecentIDs) == 0 {
 		return

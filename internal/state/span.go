@@ -16,14 +16,12 @@ type Span struct {
 
 func (s Span) String() string { return audit.Time(s.Gte) + " to " + audit.Time(s.Lte) }
 
-// Seconds is how long it is.
+// Seconds is the length of the span.
 func (s Span) Seconds() int64 { return s.Lte - s.Gte + 1 }
 
-// overlaps reports whether the two share a second.
 func (s Span) overlaps(o Span) bool { return s.Gte <= o.Lte && o.Gte <= s.Lte }
 
-// Cover adds a span to those covered, newest first, and joins what touches and
-// has the same filter.
+// Cover adds a span to those covered, newest first. It joins spans that touch and have the same filter.
 func Cover(covered []Span, s Span) []Span {
 	rest := []Span{}
 	for _, c := range covered {
@@ -38,8 +36,7 @@ func Cover(covered []Span, s Span) []Span {
 	return rest
 }
 
-// Without returns the parts of s that none of the others has, newest first,
-// whatever the others' filters.
+// Without returns the parts of s outside all others, newest first, whatever the others' filters.
 func (s Span) Without(others []Span) []Span {
 	parts := []Span{s}
 	for _, o := range others {

@@ -1,9 +1,8 @@
-// Package state is what the state object says: for each stream of records what
-// has been collected, and what is left to do; and which object is staged.
+// Package state defines the state object: for each stream of records, what has been collected and
+// what is left to do; and which object is staged.
 //
-// It promises that a state which it decodes is one that a run can go on from,
-// and that an edit by hand is followed. It is pure: it reads no bucket and no
-// clock; whoever calls it says what time it is.
+// It promises that a run can continue from every state that it decodes, and that an edit by hand is
+// honoured. It is pure: it reads no bucket and no clock; the caller passes the time.
 package state
 
 import (
@@ -19,39 +18,37 @@ import (
 
 // State is the content of the state object.
 //
-// The Python function's state has the first two keys only and is read as it
-// is; that function in turn reads ours by its first key.
+// The Python function's state has only the first two keys, and is read as it is. That function
+// reads ours by its first key.
 type State struct {
 	Stream
 
-	// Tenant is the stream of tenant-scoped records; nil where none was read.
+	// Tenant is the stream of tenant-scoped records; nil if none was read.
 	Tenant *Stream `json:"tenant,omitempty"`
 
 	Staging
 
-	// Organization is the one whose records these are, as the API names it.
+	// Organization is the records' organization, as the API names it.
 	Organization string `json:"organization,omitempty"`
 
-	// LastBackfill is an id of the last backfill that was put into a backlog.
+	// LastBackfill is an id of the last backfill that was added to a backlog.
 	LastBackfill string `json:"last_backfill,omitempty"`
 }
 
 // Staging names the object that a commit makes part of the feed.
 type Staging struct {
-	// LastObject is the final name of the object that was staged last.
+	// LastObject is the final name of the last staged object.
 	LastObject string `json:"last_object,omitempty"`
-	// Staged names the staged object, until a later state does not name it.
+	// Staged names the staged object, until a later state replaces it.
 	Staged string `json:"staged,omitempty"`
-	// StagedGeneration is the one to publish, 0 for any. Once it has been moved
-	// away, an upload that was sent twice can still land late and bring an
-	// object of the same name back.
+	// StagedGeneration is the one to publish, 0 for any. After the move, an upload that was sent
+	// twice can still arrive late and create an object of the same name.
 	StagedGeneration int64 `json:"staged_generation,omitempty"`
-	// StagedBucket is where it lies: STATE_BUCKET may have changed since.
+	// StagedBucket is its bucket: STATE_BUCKET may have changed since.
 	StagedBucket string `json:"staged_bucket,omitempty"`
 }
 
-// Stages reports whether an object of this generation is the one that Staged
-// names.
+// Stages reports whether Staged names the object of this generation.
 func (s Staging) Stages(generation int64) bool {
 	return generation != 0 && (s.StagedGeneration == 0 || s.StagedGeneration == generation)
 }
@@ -61,58 +58,51 @@ func (s Staging) Elsewhere(bucket string) bool {
 	return s.StagedBucket != "" && s.StagedBucket != bucket
 }
 
-// Published returns it without a staged object.
+// Published returns s without a staged object.
 func (s Staging) Published() Staging { return Staging{LastObject: s.LastObject} }
 
-// Stream is what has been collected of one kind of records, and what is left to
-// do. Times are Unix seconds.
+// Stream is what has been collected of one kind of records, and what is left to do. Times are Unix
+// seconds.
 type Stream struct {
-	// Watermark says that all records before it are collected: High when there
-	// is no backlog, else the oldest Gte of it. People edit it by hand to have a
-	// range read again.
+	// Watermark means that all records before it are collected. It is High without a backlog, else
+	// the oldest Gte of the backlog. People edit it by hand to read a range again.
 	Watermark int64  `json:"last_effective_at"`
 	LastRun   string `json:"last_run"` // RFC 3339, UTC
 
-	// High bounds what windows have covered: the next one begins an overlap
-	// before it.
+	// High is the end of what windows have covered: the next one begins an overlap before it.
 	High    int64    `json:"high"`
 	Backlog []Window `json:"backlog"` // newest to oldest
 
-	// Filter is that of the last new window.
 	Filter audit.Filter `json:"filter,omitempty"`
 
-	// Covered is what is collected or in the backlog, newest to oldest, up to
-	// High. None: it is not known, as where another function began the state.
+	// Covered is what is collected or in the backlog, newest to oldest, up to High. It is empty
+	// where that is unknown, as where another function began the state.
 	Covered []Span `json:"covered,omitempty"`
 
-	// RecentIDs are the collected records that a later read can return again, each
-	// with its effective_at; older releases read no more than that. Recent has, for
-	// an id, what tells its records apart; an id that is not in it, as a record of
-	// any type. See Remembered.
+	// RecentIDs are the collected records that a later read can return again, each with its
+	// effective_at; older releases read only these. Recent distinguishes the records of an id; an
+	// id that is not in it means a record of any type. See Remembered.
 	RecentIDs map[string]int64     `json:"recent_ids"`
 	Recent    map[string][]Version `json:"recent,omitempty"`
-	// RecentSince is when they are complete from, and no new window reaches further
-	// back: OVERLAP_SECONDS may be raised without repeating what lies before.
+	// RecentSince is the time from which they are complete. No new window reaches further back, so
+	// that OVERLAP_SECONDS may be raised without repeating older records.
 	RecentSince int64 `json:"recent_since,omitempty"`
 
-	// Untouched is set while no run has read any of it: what the look-back
-	// reaches is noted, and nothing else.
+	// Untouched is set while no run has read any of it: the state only has the range of the look-back.
 	Untouched bool `json:"unread,omitempty"`
 
-	// Distinct is set, of tenant-scoped records, once they were seen to be others
-	// than come without tenant_only.
+	// Distinct is set once tenant-scoped records were seen to be others than come without tenant_only.
 	Distinct bool `json:"apart,omitempty"`
 
-	// Own is set where High and RecentIDs are the collector's own, so that a
-	// record below High that is not among them has appeared late.
+	// Own is set if High and RecentIDs are the collector's own: a record below High that is not
+	// among them has appeared late.
 	Own bool `json:"-"`
-	// Rewound is set where the watermark was set back by hand, for as long as no
-	// run has committed that: the new window reads again what windows with its
-	// filter have.
+	// Rewound is set if the watermark was set back by hand and no run has committed that yet: the
+	// new window reads again what windows with its filter have.
 	Rewound bool `json:"-"`
 }
 
-// ImpliedWatermark is what last_effective_at must be for the other keys.
+// ImpliedWatermark is what last_effective_at must be, given the other keys.
 func (s *Stream) ImpliedWatermark() int64 {
 	watermark := s.High
 	for _, w := range s.Backlog {
@@ -121,8 +111,7 @@ func (s *Stream) ImpliedWatermark() int64 {
 	return watermark
 }
 
-// CollectedTo is the latest time of which it is known that all before it is
-// collected.
+// CollectedTo is the latest time before which all records are known to be collected.
 func (s *Stream) CollectedTo() int64 {
 	if run, err := time.Parse(time.RFC3339, s.LastRun); err == nil && s.Own && len(s.Backlog) == 0 {
 		return max(run.Unix(), s.Watermark)
@@ -130,8 +119,8 @@ func (s *Stream) CollectedTo() int64 {
 	return s.Watermark
 }
 
-// counted lists the streams whose backlog and lag count; tenant is TENANT_EVENTS.
-// A stream that was never read shows in the errors of runs instead.
+// counted lists the streams whose backlog and lag count; tenant is TENANT_EVENTS. A stream that was
+// never read shows in the errors of runs instead.
 func (s *State) counted(tenant bool) []*Stream {
 	if tenant && s.Tenant != nil && !s.Tenant.Untouched {
 		return []*Stream{&s.Stream, s.Tenant}
@@ -139,7 +128,7 @@ func (s *State) counted(tenant bool) []*Stream {
 	return []*Stream{&s.Stream}
 }
 
-// CollectedTo is that of all streams; tenant is TENANT_EVENTS.
+// CollectedTo is the earliest of all counted streams; tenant is TENANT_EVENTS.
 func (s *State) CollectedTo(tenant bool) int64 {
 	to := s.Stream.CollectedTo()
 	for _, stream := range s.counted(tenant) {
@@ -148,7 +137,7 @@ func (s *State) CollectedTo(tenant bool) int64 {
 	return to
 }
 
-// OpenWindows is how many windows all streams have in the backlog.
+// OpenWindows is the number of windows in the backlogs of all counted streams.
 func (s *State) OpenWindows(tenant bool) (n int) {
 	for _, stream := range s.counted(tenant) {
 		n += len(stream.Backlog)
@@ -156,9 +145,8 @@ func (s *State) OpenWindows(tenant bool) (n int) {
 	return n
 }
 
-// Adopt makes the state one to build on: it forgets when the last run was of
-// each stream that an edit or another function has left, since no run has looked
-// at what is left to do there.
+// Adopt prepares the state for a run to build on. It forgets the last run of each stream that an
+// edit or another function has left, since no run has looked at what is left to do there.
 func (s *State) Adopt() {
 	for _, stream := range []*Stream{&s.Stream, s.Tenant} {
 		if stream != nil && !stream.Own {
@@ -173,12 +161,11 @@ func Encode(s State) ([]byte, error) {
 	return append(indent(data), '\n'), err
 }
 
-// indent puts each member of an object, and each object of an array, on a line of
-// its own, for people to read and to edit. Other arrays stay on one: each record that
-// is remembered is one.
+// indent puts each member of an object, and each object of an array, on its own line, for people to
+// read and edit. Other arrays stay on one line: each remembered record is one.
 func indent(src []byte) []byte {
 	dst := make([]byte, 0, len(src)+len(src)/4)
-	var open []bool // the brackets that are, and whether what is in them has lines of its own
+	var open []bool // open brackets, and whether their content has its own lines
 	line := func() {
 		dst = append(dst, '\n')
 		for range open {
@@ -219,8 +206,8 @@ func indent(src []byte) []byte {
 	return dst
 }
 
-// storedStream is a stream as it is stored. Its own fields hide Stream's keys, to
-// see whether they are there, and in what spelling.
+// storedStream is a stream as stored. Its own fields hide Stream's keys, to see whether those are
+// there, and in what spelling.
 type storedStream struct {
 	Stream
 	Watermark json.RawMessage `json:"last_effective_at"`
@@ -228,8 +215,8 @@ type storedStream struct {
 	High      *int64          `json:"high"`
 }
 
-// Decode reads a state object. It refuses what no collector can have written:
-// guessing would lose or repeat records. note says where it was edited by hand.
+// Decode reads a state object. It refuses one that no collector can have written: guessing would
+// lose or repeat records. note describes an edit by hand.
 func Decode(data []byte, now time.Time) (s State, note string, err error) {
 	var stored struct {
 		storedStream
@@ -261,7 +248,6 @@ func Decode(data []byte, now time.Time) (s State, note string, err error) {
 	return s, note, nil
 }
 
-// read makes a stream of what is stored.
 func (stored *storedStream) read(now time.Time) (s Stream, note string, err error) {
 	if stored.Watermark == nil {
 		return s, "", errors.New(`it is no JSON object with "last_effective_at"`)
@@ -271,7 +257,7 @@ func (stored *storedStream) read(now time.Time) (s Stream, note string, err erro
 		return s, "", fmt.Errorf(`"last_effective_at": %w`, err)
 	}
 	s = stored.Stream
-	_ = json.Unmarshal(stored.LastRun, &s.LastRun) // informs only: whatever it is will do
+	_ = json.Unmarshal(stored.LastRun, &s.LastRun) // for information: any value is accepted
 	if stored.High != nil {
 		s.High = *stored.High
 	}
@@ -292,7 +278,6 @@ func (stored *storedStream) read(now time.Time) (s Stream, note string, err erro
 	return s, note, nil
 }
 
-// check refuses what no collector can have written.
 func (s *Stream) check(watermark int64, ours bool, now time.Time) error {
 	limit := now.Add(24 * time.Hour).Unix()
 	plausible := func(name string, t int64) error {
@@ -323,9 +308,8 @@ func (s *Stream) check(watermark int64, ours bool, now time.Time) error {
 	return nil
 }
 
-// edit makes the other keys follow a watermark that was set by hand. Moved
-// back, everything from it on is read again, and written again. Moved forward,
-// what lies before it is given up.
+// edit makes the other keys follow a watermark that was set by hand. If it moved back, everything
+// from it on is read and written again. If it moved forward, everything before it is given up.
 func (s *Stream) edit(watermark int64) {
 	if watermark < s.ImpliedWatermark() {
 		s.High, s.Rewound = watermark, true

@@ -7,24 +7,23 @@ import (
 	"example.com/auditlog/internal/audit"
 )
 
-// Window is a range of effective_at that is not read to its end: both ends
-// included, with the cursor reached in it. Times are Unix seconds.
+// Window is a range of effective_at that is not read to its end: both ends included, with the
+// cursor reached in it. Times are Unix seconds.
 type Window struct {
 	Gte   int64  `json:"gte"`
 	Lte   int64  `json:"lte"`
 	After string `json:"after,omitempty"` // "" where reading begins at the start
 
-	// AfterAt is the effective_at of the record that After names, Top that of
-	// the first record read.
+	// AfterAt is the effective_at of the record that After names, Top that of the first record read.
 	AfterAt int64 `json:"after_at,omitempty"`
 	Top     int64 `json:"top,omitempty"`
-	// TopID is the id of that first record: it comes again where a cursor is ignored.
+	// TopID is the id of that first record: an ignored cursor brings it again.
 	TopID string `json:"top_id,omitempty"`
 	// Unordered is set once records of the window did not come newest first.
 	Unordered bool `json:"unordered,omitempty"`
 
-	// Filter limits what it brings. It stays what it was as the window began,
-	// whatever the settings become.
+	// Filter limits the window's records. It is fixed when the window begins, whatever the settings
+	// become.
 	Filter audit.Filter `json:"filter,omitempty"`
 }
 
@@ -33,18 +32,16 @@ func NewestToOldest(a, b Window) int {
 	return cmp.Or(cmp.Compare(b.Lte, a.Lte), cmp.Compare(b.Gte, a.Gte))
 }
 
-// Contains reports whether a time lies in the window's range.
+// Contains reports whether a time is in the window's range.
 func (w *Window) Contains(at int64) bool { return w.Gte <= at && at <= w.Lte }
 
-// Descends reports whether the window has been seen to come newest first, so
-// that all of it above AfterAt is read. That no record came out of order is not
-// enough: those of one second are in any order.
+// Descends reports whether the window has been seen to come newest first, so that everything above
+// AfterAt is read. Records in order are not enough: those of one second come in any order.
 func (w *Window) Descends() bool {
 	return w.After != "" && !w.Unordered && w.Contains(w.AfterAt) && w.AfterAt < w.Top
 }
 
-// Unread reports whether a record at this time may be one that the window has
-// yet to bring, and not one that appeared late.
+// Unread reports whether the window may still bring a record of this time, so that it is not a late one.
 func (w *Window) Unread(at int64) bool { return w.Gte <= at && at <= w.LeftTo() }
 
 // LeftTo is the newest second of the window that may hold unread records.
@@ -78,21 +75,21 @@ func (w *Window) Advance(p audit.Page) {
 	w.After = p.Cursor
 }
 
-// Ignores reports whether a page that was asked for with the window's cursor begins
-// the window again, as it does where something on the way drops the cursor.
+// Ignores reports whether a page requested with the window's cursor begins the window again, as
+// where something on the way drops the cursor.
 func (w *Window) Ignores(p audit.Page) bool {
 	return w.After != "" && w.TopID != "" &&
 		slices.ContainsFunc(p.Records, func(r audit.Record) bool { return r.ID == w.TopID && r.At == w.Top })
 }
 
-// Restart makes the window begin anew without its cursor, which the API
-// refuses, and reports whether records may be repeated by that.
+// Restart begins the window again without its cursor, which the API refuses. It reports whether
+// records may be repeated.
 func (w *Window) Restart() (repeats bool) {
 	switch {
 	case w.Descends():
 		w.Lte = w.AfterAt
 	case w.AfterAt == w.Top && !w.Unordered && w.Contains(w.AfterAt):
-		// All that was read lies in this second; those ids are remembered.
+		// All records read are of this second, and their ids are remembered.
 	default:
 		repeats = true
 	}

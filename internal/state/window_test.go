@@ -171,6 +171,8 @@ func TestIgnores(t *testing.T) {
 		{"another record of that second", first, pageAt(80, 90), false},
 		{"empty", first, audit.Page{}, false},
 		{"not begun", Window{Gte: 0, Lte: 100}, pageAt(90, 80), false},
+		{"begun anew", Window{Gte: 0, Lte: 100, Top: 90, TopID: "90-0"}, pageAt(90, 80), false},
+		{"another record of that id", Window{Gte: 0, Lte: 100, After: "c", Top: 91, TopID: "90-0"}, pageAt(90, 80), false},
 		{"not noted", old, pageAt(90, 80), false},
 	} {
 		if got := tt.w.Ignores(tt.page); got != tt.want {

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/api/googleapi"
 )
 
-// StatusOf is the HTTP status that a storage error carries, 0 for none.
+// StatusOf returns the HTTP status of a storage error, 0 for none.
 func StatusOf(err error) int {
 	var e *googleapi.Error
 	if errors.As(err, &e) {
@@ -19,20 +19,20 @@ func StatusOf(err error) int {
 	return 0
 }
 
-// BucketMissing reports whether err says that there is no such bucket. A missing
-// object's error has the same status.
+// BucketMissing reports whether err means that there is no such bucket. A missing object's error
+// has the same status.
 func BucketMissing(err error) bool {
 	var e *googleapi.Error
 	return errors.Is(err, storage.ErrBucketNotExist) ||
 		errors.As(err, &e) && e.Code == http.StatusNotFound && strings.Contains(e.Message+e.Body, "bucket does not exist")
 }
 
-// absent reports whether err says that there is no such object.
+// absent reports whether err means that there is no such object.
 func absent(err error) bool {
 	return errors.Is(err, storage.ErrObjectNotExist) && !BucketMissing(err)
 }
 
-// Hint adds to a storage error what to do about it.
+// Hint adds advice to a storage error.
 func Hint(err error) error {
 	switch status := StatusOf(err); {
 	case BucketMissing(err):
@@ -43,7 +43,7 @@ func Hint(err error) error {
 	return err
 }
 
-// ReadHint adds to an error of reading what its reader can do about it.
+// ReadHint adds advice for whoever reads the bucket.
 func ReadHint(err error, bucket string) error {
 	switch StatusOf(err) {
 	case http.StatusUnauthorized, http.StatusForbidden:

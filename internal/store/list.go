@@ -17,21 +17,19 @@ import (
 	"example.com/auditlog/internal/names"
 )
 
-// Object is one under the feed prefix.
+// Object is an object under the feed prefix.
 type Object struct {
 	Name    string // below the prefix
 	Created time.Time
 	Updated time.Time
 	Size    int64 // bytes
-	// Collected is set where the name is of the kind that a run gives. The feed
-	// reads the others, too.
+	// Collected is set if a run gives such a name. The feed reads the others, too.
 	Collected bool
 
 	generation int64
 }
 
-// Objects lists what is under the feed prefix, by name. The error is the storage
-// client's.
+// Objects lists the objects under the feed prefix, by name. The error is the storage client's.
 func (s *Store) Objects(ctx context.Context) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
 		query := &storage.Query{Prefix: s.FeedFolder(), Projection: storage.ProjectionNoACL}
@@ -57,12 +55,12 @@ func (s *Store) Objects(ctx context.Context) iter.Seq2[Object, error] {
 	}
 }
 
-// maxLineHead is how much of a line is held in memory: time and type stand
-// before that in all but freaks.
+// maxLineHead is how much of a line is held in memory: time and type come before that in almost
+// every record.
 const maxLineHead = 1 << 20
 
-// Lines reads an object as a stream, as it was when it was listed. Where it has
-// gone since then, the error is storage.ErrObjectNotExist.
+// Lines reads an object as a stream, as it was when it was listed. If it has gone since then, the
+// error is storage.ErrObjectNotExist.
 func (s *Store) Lines(ctx context.Context, o Object) iter.Seq2[audit.Line, error] {
 	return func(yield func(audit.Line, error) bool) {
 		name := s.FeedFolder() + o.Name

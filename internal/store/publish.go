@@ -13,18 +13,16 @@ import (
 	"example.com/auditlog/internal/state"
 )
 
-// Publish brings the object that s names as staged under the feed prefix.
-// Whether it still has to is read from the staged object, not from the final
-// one: the feed may have taken and deleted that. It returns the final name, or
-// "" where the object had been published before.
+// Publish moves the staged object under the feed prefix. Whether that is still to do is seen from
+// the staged object, not from the final one: the feed may have taken and deleted that. It returns
+// the final name, or "" if the object had been published before.
 func (s *Store) Publish(ctx context.Context, staging state.Staging, final string) (string, error) {
 	for range 100 {
 		err := s.moveToFeed(ctx, staging, final)
 		if err == nil {
 			return final, nil
 		}
-		// Another instance may have published it; or this one has, and the answer
-		// was lost.
+		// Another instance may have published it; or this one has, and the answer was lost.
 		found, lookErr := s.FindStaged(ctx, staging)
 		switch {
 		case lookErr == nil && !staging.Stages(found):
@@ -34,18 +32,17 @@ func (s *Store) Publish(ctx context.Context, staging state.Staging, final string
 		case !errors.Is(err, errConflict):
 			return "", fmt.Errorf("publishing %s as %s: %w", s.StagedURL(staging.Staged), s.FeedURL(final), Hint(err))
 		}
-		final = names.Next(final) // the name is a stranger's, such as the Python function's
+		final = names.Next(final) // another program, such as the Python function, has this name
 	}
 	return "", fmt.Errorf("publishing %s: all names up to %s are taken", s.StagedURL(staging.Staged), s.FeedURL(final))
 }
 
-// errConflict is a final name that another object has, or a staged object that
-// is not the one committed: the answers do not tell these apart.
+// errConflict means that the final name is taken, or that the staged object is not the committed
+// one: the answers do not distinguish these.
 var errConflict = errors.New("the name is taken, or the staged object is another one")
 
-// moveToFeed makes the staged object the final one. Within a bucket that is an
-// atomic rename: a crash leaves the object either staged or published. From a
-// state bucket it is a copy, then a delete.
+// moveToFeed makes the staged object the final one. Within a bucket that is an atomic rename: after a
+// crash the object is either staged or published. From a state bucket it is a copy, then a delete.
 func (s *Store) moveToFeed(ctx context.Context, staging state.Staging, final string) error {
 	src := s.States.Object(staging.Staged)
 	if staging.StagedGeneration != 0 {
@@ -66,8 +63,7 @@ func (s *Store) moveToFeed(ctx context.Context, staging state.Staging, final str
 
 	dst := s.Feed.Object(final)
 	if _, err := dst.If(storage.Conditions{DoesNotExist: true}).CopierFrom(src).Run(step); err != nil {
-		// Of an object that is there, the content alone tells whether it is this
-		// copy or a stranger's.
+		// Only the content of an existing object shows whether it is this copy or somebody else's.
 		same, lookErr := s.sameContent(ctx, s.States.Object(staging.Staged), dst)
 		switch {
 		case lookErr != nil:
@@ -94,8 +90,7 @@ func (s *Store) sameContent(ctx context.Context, a, b *storage.ObjectHandle) (bo
 	return left.Size == right.Size && left.CRC32C == right.CRC32C, nil
 }
 
-// FindStaged returns the generation of the object that has the name of the one
-// that is staged, 0 where there is none.
+// FindStaged returns the generation of the object under the staged object's name, 0 for none.
 func (s *Store) FindStaged(ctx context.Context, staging state.Staging) (generation int64, err error) {
 	attrs, err := s.LookStaged(ctx, staging)
 	switch {
@@ -107,8 +102,8 @@ func (s *Store) FindStaged(ctx context.Context, staging state.Staging) (generati
 	return attrs.Generation, nil
 }
 
-// LookStaged returns the object that has the name of the one that is staged, nil
-// where there is none. The error is the storage client's.
+// LookStaged returns the object under the staged object's name, nil for none. The error is the
+// storage client's.
 func (s *Store) LookStaged(ctx context.Context, staging state.Staging) (*storage.ObjectAttrs, error) {
 	attrs, err := s.attrs(ctx, s.States.Object(staging.Staged))
 	if absent(err) {
@@ -117,20 +112,19 @@ func (s *Store) LookStaged(ctx context.Context, staging state.Staging) (*storage
 	return attrs, err
 }
 
-// KeepAside moves an object that has the staged one's name and another generation
-// to where no sweep removes it, and returns its name there.
+// KeepAside moves an object with the staged one's name and another generation to where no sweep removes
+// it, and returns its name there.
 //
-// It may be an upload that was sent twice and landed once more after the move:
-// then its records have been published. Or it is the staged object itself,
-// rewritten or restored: then they have not. Where the final object is there,
-// that tells, and the sweep may have this one: KeepAside returns "". Else the
-// feed has taken that, or it never was; only the feed's side knows.
+// It may be an upload that was sent twice and arrived again after the move: then its records have been
+// published. Or it is the staged object itself, rewritten or restored: then they have not. If the final
+// object has the same content, they have: KeepAside returns "", and the sweep may remove this one. Else
+// the feed has taken the final object, or it never existed; only the feed's side knows.
 func (s *Store) KeepAside(ctx context.Context, staging state.Staging, generation int64) (string, error) {
 	from := s.StagedURL(staging.Staged)
 	switch same, err := s.sameContent(ctx, s.States.Object(staging.Staged), s.Feed.Object(staging.LastObject)); {
 	case same:
 		return "", nil
-	case err != nil && !errors.Is(err, storage.ErrObjectNotExist) && StatusOf(err) != http.StatusForbidden: // to create there is all that a collector needs
+	case err != nil && !errors.Is(err, storage.ErrObjectNotExist) && StatusOf(err) != http.StatusForbidden: // a collector need only be allowed to create there
 		return "", fmt.Errorf("comparing %s with %s: %w", from, s.FeedURL(staging.LastObject), Hint(err))
 	}
 	name := fmt.Sprintf("%s/kept/%d-%s", path.Dir(staging.Staged), generation, path.Base(staging.Staged))

@@ -22,9 +22,8 @@ const (
 	sweepAge  = 24 * time.Hour
 )
 
-// Staged is what a run writes records to: an object outside the feed prefix,
-// under a name that no other attempt has. The upload begins with the first
-// record, so that a run without news makes no object.
+// Staged is the object that a run writes records to: outside the feed prefix, under a name that no other
+// attempt has. The upload begins with the first record, so that a run without news makes no object.
 type Staged struct {
 	Name       string
 	Size       int64 // bytes written so far
@@ -51,7 +50,7 @@ func (s *Store) Stage(ctx context.Context, now time.Time) *Staged {
 // Write adds a record as one line, and returns the line's length in bytes.
 func (o *Staged) Write(raw []byte) (int, error) {
 	if o.w == nil {
-		// Its condition makes the write idempotent, so that the client sends it again.
+		// The condition makes the write idempotent, so that the client sends it again.
 		o.w = o.object.If(storage.Conditions{DoesNotExist: true}).NewWriter(o.ctx)
 		o.w.ContentType = "application/x-ndjson"
 		o.w.ChunkSize = chunkSize
@@ -75,8 +74,8 @@ func (o *Staged) failed(err error) error {
 // Empty reports whether nothing has been written.
 func (o *Staged) Empty() bool { return o.w == nil }
 
-// Close ends the upload. Without an error the object is durable and holds
-// exactly the bytes written. It must be called, or Abort.
+// Close ends the upload. Without an error the object is durable and holds exactly the bytes
+// written. The caller must call Close or Abort.
 func (o *Staged) Close(ctx context.Context) error {
 	step, cancel := context.WithTimeout(ctx, o.store.Step)
 	defer cancel()
@@ -87,8 +86,8 @@ func (o *Staged) Close(ctx context.Context) error {
 	}
 	attrs := o.w.Attrs()
 	if err != nil {
-		// A write that was applied and whose answer was lost fails like any
-		// other, or fails its own precondition when the client sends it again.
+		// A write that was applied, but whose answer was lost, fails like any other, or fails its
+		// own precondition when the client sends it again.
 		var lookErr error
 		if attrs, lookErr = o.store.attrs(ctx, o.object); lookErr != nil {
 			return o.failed(err)
@@ -101,8 +100,7 @@ func (o *Staged) Close(ctx context.Context) error {
 	return nil
 }
 
-// Abort gives up an upload that is under way. What it has written so far may
-// still become an object; the sweep removes that.
+// Abort gives up an upload under way. What it has sent may still become an object; the sweep removes that.
 func (o *Staged) Abort() {
 	o.cancel()
 	if o.w != nil {
@@ -110,8 +108,8 @@ func (o *Staged) Abort() {
 	}
 }
 
-// DeleteStaged removes a staged object. Its name is never used again, so that
-// sending the request twice does no harm.
+// DeleteStaged removes a staged object. Its name is never used again, so that sending the request
+// twice does no harm.
 func (s *Store) DeleteStaged(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, s.Step)
 	defer cancel()
@@ -122,11 +120,11 @@ func (s *Store) DeleteStaged(ctx context.Context, name string) error {
 	return nil
 }
 
-// Sweep removes staged objects that were left by crashed or losing attempts,
-// once they are a day older than the commit at committed (the bucket's clock).
+// Sweep removes staged objects of attempts that crashed or were overtaken, once they are a day
+// older than the commit at committed (the bucket's clock).
 //
-// An object made before that commit and not named by it can never be named:
-// whoever made it has to commit against a state that is no longer there.
+// An object made before that commit and not named by it can never be named: its attempt would have
+// to commit against a state that is gone.
 func (s *Store) Sweep(ctx context.Context, named string, committed time.Time) (removed int, err error) {
 	list, cancel := context.WithTimeout(ctx, s.Step)
 	defer cancel()

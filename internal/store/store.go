@@ -1,11 +1,9 @@
-// Package store keeps the collector's objects in Cloud Storage: the state, which
-// is replaced by compare-and-swap; the staged object of a run; and its
-// publication under the feed prefix.
+// Package store keeps the collector's objects in Cloud Storage: the state, replaced by
+// compare-and-swap; the staged object of a run; and its publication under the feed prefix.
 //
-// It promises that every write has a precondition, that an answer which does not
-// say whether the write was applied is settled by looking, and that a state
-// cannot be replaced but by whoever has read it. It knows nothing of the API, of
-// windows or of what is in a record.
+// It promises that every write has a precondition; that it looks at the object where an answer does
+// not show whether the write was applied; and that only whoever has read a state can replace it. It
+// knows nothing about the API, windows or the content of records.
 package store
 
 import (
@@ -24,18 +22,17 @@ import (
 	"example.com/auditlog/internal/state"
 )
 
-// maxStateBytes bounds the state object that is read: 128 MiB hold about 900,000
-// remembered records.
+// maxStateBytes bounds the state object: 128 MiB hold about 900,000 remembered records.
 const maxStateBytes = 128 << 20
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
-// Options are what a Store is made with.
+// Options configure a Store.
 type Options struct {
 	names.Layout
-	// Step bounds one operation outside the streaming of records.
+	// Step bounds one operation other than the streaming of records.
 	Step time.Duration
 }
 
@@ -51,7 +48,7 @@ func New(client *storage.Client, o Options) *Store {
 	return &Store{Options: o, Feed: client.Bucket(o.Bucket), States: client.Bucket(o.StateBucket)}
 }
 
-// NewClient returns a storage client as a Store wants it.
+// NewClient returns a storage client with the options that a Store needs.
 func NewClient(ctx context.Context, opts ...option.ClientOption) (*storage.Client, error) {
 	client, err := storage.NewClient(ctx, append([]option.ClientOption{storage.WithJSONReads()}, opts...)...)
 	if err != nil {
@@ -60,8 +57,7 @@ func NewClient(ctx context.Context, opts ...option.ClientOption) (*storage.Clien
 	return client, nil
 }
 
-// Snapshot is the state as one read of the object gave it. A commit replaces just
-// that generation.
+// Snapshot is the state from one read of the object. A commit replaces only that generation.
 type Snapshot struct {
 	State   state.State
 	Note    string    // what an edit by hand has changed, "" for nothing
@@ -79,8 +75,8 @@ type Damaged struct{ Err error }
 func (e *Damaged) Error() string { return e.Err.Error() }
 func (e *Damaged) Unwrap() error { return e.Err }
 
-// Load reads the state object. An absent object means a first run; nothing else
-// does. The error is the storage client's, or *Damaged.
+// Load reads the state object. Only an absent object means a first run. The error is the storage
+// client's, or *Damaged.
 func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
 	data, generation, written, err := s.readState(ctx)
 	switch {
@@ -96,7 +92,7 @@ func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
 	return &Snapshot{decoded, note, written, generation}, nil
 }
 
-// decode reads a state, and refuses one that names as staged what cannot be.
+// decode reads a state, and refuses one with an impossible staged object.
 func decode(data []byte) (s state.State, note string, err error) {
 	if s, note, err = state.Decode(data, time.Now()); err == nil {
 		err = names.CheckStaged(s.Staged, s.LastObject)
@@ -104,8 +100,7 @@ func decode(data []byte) (s state.State, note string, err error) {
 	return s, note, err
 }
 
-// readState returns the state's bytes, their generation and when they were
-// written, by the bucket's clock.
+// readState returns the state's bytes, generation and time of writing, by the bucket's clock.
 func (s *Store) readState(ctx context.Context) (data []byte, generation int64, written time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.Step)
 	defer cancel()
@@ -121,14 +116,13 @@ func (s *Store) readState(ctx context.Context) (data []byte, generation int64, w
 	return data, r.Attrs.Generation, r.Attrs.LastModified, err
 }
 
-// ErrOvertaken is the commit of a run that another run got ahead of.
+// ErrOvertaken means that another run has committed first.
 var ErrOvertaken = errors.New("another run got ahead of this one")
 
-// Commit replaces the state that was loaded as old by next, if nobody else has
-// replaced it: the one write that decides whether a run counts. It returns when
-// the new state was written, by the bucket's clock.
+// Commit replaces the state that was loaded as old by next, if nobody else has replaced it: the one write
+// that decides whether a run counts. It returns when the new state was written, by the bucket's clock.
 //
-// After an error other than ErrOvertaken the write may still land.
+// After an error other than ErrOvertaken the write may still be applied.
 func (s *Store) Commit(ctx context.Context, old *Snapshot, next state.State) (time.Time, error) {
 	data, err := state.Encode(next)
 	if err != nil {
@@ -146,8 +140,8 @@ func (s *Store) Commit(ctx context.Context, old *Snapshot, next state.State) (ti
 		return attrs.Updated, nil
 	}
 
-	// A write that was applied and whose answer was lost fails like any other,
-	// or fails its own precondition when the client sends it again.
+	// A write that was applied, but whose answer was lost, fails like any other, or fails its own
+	// precondition when the client sends it again.
 	found, generation, written, readErr := s.readState(ctx)
 	switch {
 	case readErr != nil && !errors.Is(readErr, storage.ErrObjectNotExist):
@@ -155,7 +149,7 @@ func (s *Store) Commit(ctx context.Context, old *Snapshot, next state.State) (ti
 	case readErr == nil && bytes.Equal(found, data):
 		return written, nil
 	case readErr == nil && generation != old.generation:
-		// Somebody may have edited it since, or run: what it names tells.
+		// An edit or another run may have followed this commit: then the state still has its names.
 		now, _, decodeErr := decode(found)
 		switch {
 		case decodeErr != nil:
@@ -171,8 +165,8 @@ func (s *Store) Commit(ctx context.Context, old *Snapshot, next state.State) (ti
 	return time.Time{}, fmt.Errorf("writing state %s: %w", s.StateURL(), Hint(err))
 }
 
-// Put writes an object in one request, on the condition that it has. After an
-// error it may have been written all the same.
+// Put writes an object in one request, on the condition of the handle. After an error it may still
+// have been written.
 func (s *Store) Put(ctx context.Context, object *storage.ObjectHandle, contentType string, data []byte) (*storage.ObjectAttrs, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.Step)
 	defer cancel()
@@ -187,8 +181,8 @@ func (s *Store) Put(ctx context.Context, object *storage.ObjectHandle, contentTy
 	return w.Attrs(), err
 }
 
-// Holds returns what an object has become, where it holds just this data: for
-// writes whose answer does not say whether they were applied.
+// Holds returns an object's attributes if it holds exactly this data: for writes whose answer does
+// not show whether they were applied.
 func (s *Store) Holds(ctx context.Context, object *storage.ObjectHandle, data []byte) (*storage.ObjectAttrs, bool) {
 	attrs, err := s.attrs(ctx, object)
 	if err != nil || attrs.Size != int64(len(data)) || attrs.CRC32C != checksum(data) {
