@@ -136,7 +136,7 @@ func (r *run) send(ctx context.Context, q *request, retried openai.Retried) {
 	q.page, q.err = r.api.Page(ctx, q.Request.Request, q.buf, retried)
 	if q.err == nil && q.Compare && len(q.page.Records) > 0 {
 		others := q.Request.Request
-		others.Tenant = false
+		others.Tenant, others.Limit = false, openai.MaxPageSize // room for what has appeared meanwhile
 		soon, cancel := context.WithTimeout(ctx, compareTimeout)
 		defer cancel()
 		page, err := r.api.Page(soon, others, new(bytes.Buffer), retried)

@@ -170,3 +170,65 @@ func TestHollowPages(t *testing.T) {
 		}
 	}
 }
+
+// TestCursorIgnoredOnce: a page that was answered as if without its cursor, and has
+// nothing but records newer than the window's first, is taken for the next one. A later
+// run finds that the cursor is wrong, and begins the window anew.
+func TestCursorIgnoredOnce(t *testing.T) {
+	rec := func(id string, at int64) audit.Record { return typed(id, at, "k", `"`+id+`"`) }
+	log := []audit.Record{rec("a", 999_990), rec("b", 999_980), rec("c", 999_970)}
+	var s *state.State
+	ignore := true
+	var failed error
+	for now := int64(1_000_000); now < 1_030_000; now += 3600 {
+		p := New(s, Settings{MaxRecords: 4, PageSize: 2, Overlap: 15, Lookback: 3600}, time.Unix(now, 0))
+		for r, ok := p.Next(false); ok; r, ok = p.Next(false) {
+			if r.After == "b" && ignore {
+				ignore = false
+				log = append([]audit.Record{rec("n", 999_999), rec("m", 999_998)}, log...) // late, within the overlap
+				r.Request.After = ""
+			}
+			p.Take(r, (&pager{records: log}).page(r.Request, time.Unix(now, 0)), nil, 0)
+		}
+		next := stored(t, p.State(), time.Unix(now, 0))
+		s, failed = &next, p.Failure()
+	}
+	if ignore || len(s.Backlog) > 0 || failed != nil {
+		t.Errorf("%v: %+v", failed, s.Backlog)
+	}
+}
+
+// TestEmptyLastPage: a last page without records repeats none, whatever its cursor.
+func TestEmptyLastPage(t *testing.T) {
+	p := New(nil, Settings{MaxRecords: 100, PageSize: 1, Overlap: 120, Lookback: 3600}, time.Unix(1_000_000, 0))
+	r, _ := p.Next(false)
+	p.Take(r, audit.Page{More: true, Cursor: "a", Records: []audit.Record{typed("a", 999_990, "k", "1")}}, nil, 0)
+	r, _ = p.Next(false)
+	p.Take(r, audit.Page{Cursor: "a"}, nil, 0)
+	if p.Stopped() != nil || len(p.State().Backlog) > 0 {
+		t.Errorf("stopped by %v: %+v", p.Stopped(), p.State())
+	}
+}
+
+// TestUpgradeSharedID: an id of which an older release kept only the time stays known
+// beside a record with the same id and a type.
+func TestUpgradeSharedID(t *testing.T) {
+	before, _, err := state.Decode([]byte(`{"last_effective_at":1000000,"high":1000000,"backlog":[],"recent_ids":{"r":999999,"x":1000000},"recent_since":999880}`), time.Unix(1_000_060, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &before
+	for i, want := range []int{1, 0} {
+		now := time.Unix(1_000_060+60*int64(i), 0)
+		p := New(s, Settings{MaxRecords: 100, PageSize: 10, Overlap: 120, Lookback: 3600}, now)
+		r, _ := p.Next(false)
+		o := p.Take(r, audit.Page{Date: now, Records: []audit.Record{
+			typed("r", 1_000_000, "b", `{"n":2}`), typed("x", 1_000_000, "a", `{"n":0}`), typed("r", 999_999, "a", `{"n":1}`),
+		}}, nil, 0)
+		if len(o.New) != want {
+			t.Errorf("run %d: %+v", i, o.New)
+		}
+		next := stored(t, p.State(), now)
+		s = &next
+	}
+}

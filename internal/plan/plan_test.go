@@ -16,7 +16,7 @@ import (
 	"example.com/auditlog/internal/state"
 )
 
-// failure of some kind, by its text.
+// fail has a request fail in some way, with this text.
 func fail(p *Plan, r Request, kind audit.Kind, text string) Outcome {
 	return p.Fail(r, &audit.Failure{Kind: kind, Err: errors.New(text)})
 }

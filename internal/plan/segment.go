@@ -19,6 +19,7 @@ type segment struct {
 	atCursor map[audit.Identity]uint64 // the records at its AfterAt, each with its line
 
 	// Progress in this run:
+	resumed          bool // an earlier run has read a part: its cursor may be a wrong one
 	begun, restarted bool
 	oldest           int64 // effective_at of its oldest record, 0 for none
 	top              int64 // effective_at of the first record

@@ -67,7 +67,7 @@ func newStream(tenant bool, before *state.Stream, settings *Settings, now time.T
 	s.segments = append(s.segments, &segment{Window: fresh, fresh: true})
 	for _, w := range s.before.Backlog {
 		if !s.before.Rewound || w.Filter != settings.Filter {
-			s.segments = append(s.segments, &segment{Window: w, oldest: w.AfterAt})
+			s.segments = append(s.segments, &segment{Window: w, oldest: w.AfterAt, resumed: w.After != ""})
 		}
 	}
 	slices.SortStableFunc(s.segments[1:], func(a, b *segment) int { return state.NewestToOldest(a.Window, b.Window) })
@@ -118,7 +118,7 @@ func (s *stream) request(id, pageSize int) Request {
 		Request: audit.Request{Gte: w.Gte, Lte: w.Lte, After: w.After, Limit: min(pageSize, s.budget()), Tenant: s.tenant, Filter: w.Filter},
 		ID:      id,
 		First:   !w.begun,
-		Compare: s.tenant && w.After == "",
+		Compare: s.tenant && (w.After == "" || !w.begun),
 		stream:  s,
 		segment: w,
 	}

@@ -208,6 +208,45 @@ func TestTenantOnlyDroppedLater(t *testing.T) {
 	}
 }
 
+// TestTenantOnlyDroppedInWindow: ... also where it begins in the middle of a window, and
+// the API takes the tenant's cursor for a place among the others.
+func TestTenantOnlyDroppedInWindow(t *testing.T) {
+	inTenant(t, func(h *simulation) {
+		h.Since = 0
+		start := time.Now().Unix()
+		h.Env["PAGE_SIZE"], h.Env["MAX_RECORDS"] = "10", "20"
+		for i := range int64(50) {
+			h.Put(true, "b", 3*86400+i*10+5)
+			if i >= 35 {
+				h.Put(false, "a", 3*86400+i*10)
+			}
+		}
+		h.Put(false, "a", 7200)
+		h.Put(true, "b", 5)
+		h.MustRun()
+		if _, _, err := h.collector().Backfill(h.T.Context(), h.Log, state.Backfill{From: ago(5 * day)}); err != nil {
+			h.T.Fatal(err)
+		}
+		h.MustRun() // leaves the tenant's window at its 20th record
+		h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault {
+			dropTenantOnly(r)
+			if q := r.URL.Query(); strings.HasPrefix(q.Get("after"), "b-") {
+				var n int64
+				fmt.Sscanf(q.Get("after"), "b-%d", &n)
+				q.Del("after")
+				q.Set("effective_at[lt]", fmt.Sprint(start-3*86400-n*10))
+				r.URL.RawQuery = q.Encode()
+			}
+			return fault.Fault{}
+		})
+		for range 3 {
+			h.Run()
+			time.Sleep(time.Hour)
+		}
+		h.Settle()
+	})
+}
+
 // TestTenantOnlyDroppedWhileDown: ... nor where the others cannot be read as the tenant's
 // records are read first.
 func TestTenantOnlyDroppedWhileDown(t *testing.T) {

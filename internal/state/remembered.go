@@ -38,7 +38,7 @@ func (v *Version) UnmarshalJSON(data []byte) error {
 	if err == nil {
 		v.Line, err = strconv.ParseUint(line, 16, 64)
 	}
-	if err != nil || v.Type == audit.AnyType {
+	if err != nil {
 		return errors.New(`"recent" has a record that is not its time and two hashes`)
 	}
 	return nil
@@ -65,15 +65,22 @@ func (s *Stream) Remembered() iter.Seq[Remembered] {
 // Remember replaces the records that a later read can return again.
 func (s *Stream) Remember(records iter.Seq[Remembered]) {
 	s.RecentIDs, s.Recent = map[string]int64{}, nil
+	var untyped []Remembered
 	for r := range records {
 		s.RecentIDs[r.ID] = max(r.At, s.RecentIDs[r.ID])
 		if r.Type == audit.AnyType {
+			untyped = append(untyped, r)
 			continue
 		}
 		if s.Recent == nil {
 			s.Recent = map[string][]Version{}
 		}
 		s.Recent[r.ID] = append(s.Recent[r.ID], Version{r.At, r.Type, r.Line})
+	}
+	for _, r := range untyped { // beside others with its id, it must not be forgotten
+		if versions := s.Recent[r.ID]; len(versions) > 0 {
+			s.Recent[r.ID] = append(versions, Version{At: r.At})
+		}
 	}
 }
 

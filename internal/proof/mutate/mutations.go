@@ -428,8 +428,8 @@ var mutations = []mutation{
 	{
 		name: "compare tenant-scoped records until they are known to be others",
 		file: "internal/plan/stream.go",
-		old:  `Compare: s.tenant && w.After == "",`,
-		new:  `Compare: s.tenant && !s.distinct && w.After == "",`,
+		old:  `Compare: s.tenant && (w.After == "" || !w.begun),`,
+		new:  `Compare: s.tenant && !s.distinct,`,
 		in:   "internal/proof",
 		test: "TestTenantOnlyDroppedLater",
 	},
@@ -464,5 +464,21 @@ var mutations = []mutation{
 		new:  "if true {",
 		in:   "internal/plan",
 		test: "TestHollowPages",
+	},
+	{
+		name: "compare no window that an earlier run has begun",
+		file: "internal/plan/stream.go",
+		old:  `(w.After == "" || !w.begun)`,
+		new:  `w.After == ""`,
+		in:   "internal/proof",
+		test: "TestTenantOnlyDroppedInWindow",
+	},
+	{
+		name: "leave a window to a cursor that was ignored once",
+		file: "internal/plan/plan.go",
+		old:  "(!repeats || w.resumed)",
+		new:  "!repeats",
+		in:   "internal/plan",
+		test: "TestCursorIgnoredOnce",
 	},
 }
