@@ -456,6 +456,23 @@ func TestCompare(t *testing.T) {
 			}
 		})
 	}
+	t.Run("what is asked for first, or without a cursor", func(t *testing.T) {
+		begun := state.Window{Gte: 100, Lte: 300, After: "c", AfterAt: 250, Top: 260}
+		p := begin(stateOf(collected(now-500), collected(now-500, backlog(begun))), usual(withTenant))
+		ask(t, p)
+		r := ask(t, p)
+		fail(p, r, audit.PageTooLarge, "does not fit")
+		again := ask(t, p)
+		if !r.Compare || !again.Compare {
+			t.Errorf("compares %v, asked again %v", r.Compare, again.Compare)
+		}
+		p.Take(again, page(), noOthers, 0)
+		r = ask(t, p)
+		p.Take(r, more(audit.Record{ID: "d", At: 240}), noOthers, 0)
+		if next := ask(t, p); r.After != "c" || !r.Compare || next.After != "d" || next.Compare {
+			t.Errorf("of a window that an earlier run began compares %v, of its next page %v", r.Compare, next.Compare)
+		}
+	})
 	t.Run("what is asked for", func(t *testing.T) {
 		before := stateOf(collected(now-500), collected(now-500, backlog(windows(2)...)))
 		p := begin(before, usual(withTenant))
