@@ -114,7 +114,7 @@ func (d *pageDecoder) records(q Request) ([]Record, error) {
 		}
 		switch {
 		case r.At == q.Lte+1:
-			return nil, fmt.Errorf("record %q has effective_at %d, the second after those that were asked for: the API rounds times up, and what it rounds cannot be told from what lies outside", Shorten(r.ID), r.At)
+			return nil, fmt.Errorf("record %q has effective_at %d, the second after those that were asked for: the API rounds times up, so that records of this range cannot be distinguished from later ones", Shorten(r.ID), r.At)
 		case r.At < q.Gte, r.At > q.Lte:
 			return nil, fmt.Errorf("record %q has effective_at %d, outside of the %d to %d that was asked for: the filter was ignored", Shorten(r.ID), r.At, q.Gte, q.Lte)
 		}

@@ -491,7 +491,7 @@ func write(h *harness.H, name, data string) {
 	}
 }
 
-// TestCheckReach: name resolution and connections are told apart from answers.
+// TestCheckReach: failures of name resolution and of connections differ from bad answers.
 func TestCheckReach(t *testing.T) {
 	for want, err := range map[string]error{
 		"check the host's name in OPENAI_BASE_URL, and the name resolution of this host":                                &net.DNSError{Err: "no such host", Name: "api.invalid", IsNotFound: true},

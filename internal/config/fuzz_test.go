@@ -86,7 +86,7 @@ func FuzzConfig(f *testing.F) {
 		{"RUN_TIMEOUT_SECONDS", 1, 24 * 3600, func(c Config) int64 { return c.RunTimeout }},
 	}
 	f.Fuzz(func(t *testing.T, bucket, key, prefix, stateKey, stateBucket, maxRecords, pageSize, lookback, overlap, base, timeout string) {
-		const mark = "sk-admin-" // begins each key, so that it is told apart from what the error says
+		const mark = "sk-admin-" // begins each key, so that it cannot be mistaken for words of the error
 		if key != "" {
 			key = mark + strings.TrimPrefix(key, mark)
 		}
@@ -151,7 +151,7 @@ func FuzzConfig(f *testing.F) {
 			t.Fatalf("accepted the base URL %q: %+v", c.BaseURL, u)
 		}
 
-		// A sweep deletes what lies in the folder of staged objects: that must be
+		// A sweep deletes objects in the folder of staged objects: that must be
 		// this state's alone.
 		staged, feed := c.Layout().StagedFolder(), c.Prefix+"/"
 		folder, name := path.Split(c.StateKey)

@@ -43,8 +43,10 @@ func (c Config) Warnings() []Warning {
 
 // unknownTypes quotes the entries of list that are not known event types, each with the type that
 // may be meant.
-func unknownTypes(list []string) []string {
-	var unknown []string
+func unknownTypes(list []string) (unknown []string) {
+	if len(list) == 0 {
+		return nil
+	}
 	known := audit.Types()
 	for _, t := range list {
 		if slices.Contains(known, t) {

@@ -171,7 +171,6 @@ func (p *Plan) take(r Request, page audit.Page, others *audit.Page) (o Outcome, 
 	if (s.first || s.before.Untouched) && !page.Date.IsZero() && page.Date.Unix() < s.begin {
 		return o, fmt.Errorf("this host's clock is fast: by the API's it is %s, before the first run's window begins", page.Date.UTC().Format(time.RFC3339))
 	}
-	circle := &contradiction{w.id, fmt.Sprintf("audit log API pages in circles: its cursor comes back to where it was, in %s from %s to %s", r.What(), audit.Time(w.Gte), audit.Time(w.Lte))}
 	if w.Ignores(page) {
 		err := errors.New("audit log API ignores the cursor: the first record of the window comes again")
 		again := w.Window
@@ -181,13 +180,13 @@ func (p *Plan) take(r Request, page audit.Page, others *audit.Page) (o Outcome, 
 		case w.Descends(): // the next run tries again
 			return o, err
 		}
-		return o, circle
+		return o, r.circle()
 	}
 	if page.More && page.Cursor == r.After {
 		return o, fmt.Errorf(`audit log API answered with the cursor %q that it was asked with: it does not advance`, audit.Shorten(page.Cursor))
 	}
 	if len(page.Records) > 0 && w.loop.closes(page.Cursor) {
-		return o, circle
+		return o, r.circle()
 	}
 	clear(p.page)
 	for _, rec := range page.Records {
@@ -228,6 +227,10 @@ func (p *Plan) take(r Request, page audit.Page, others *audit.Page) (o Outcome, 
 		}
 	}
 	return o, nil
+}
+
+func (r Request) circle() error {
+	return &contradiction{r.segment.id, fmt.Sprintf("audit log API pages in circles: its cursor comes back to where it was, in %s from %s to %s", r.What(), audit.Time(r.Gte), audit.Time(r.Lte))}
 }
 
 // compare compares a window's first tenant-scoped record with the answer without tenant_only:

@@ -378,7 +378,7 @@ func TestPrune(t *testing.T) {
 
 // TestRemembers: the state remembers what a later read can bring again, and
 // nothing else: what the next new window reaches, what an open window holds that
-// another has brought, and what lies in the second of an open window's cursor.
+// another has brought, and records of the second of an open window's cursor.
 func TestRemembers(t *testing.T) {
 	open := func(gte, lte int64, f audit.Filter) state.Window {
 		return state.Window{Gte: now + gte, Lte: now + lte, Filter: f}
@@ -516,7 +516,7 @@ func TestCursorRefused(t *testing.T) {
 			if diff := cmp.Diff(tt.next, r.Request); diff != "" || r.First {
 				t.Errorf("first %v, the next request differs (-want +got):\n%s", r.First, diff)
 			}
-			// What lies in the cursor's second is known; the rest comes in one piece.
+			// Records of the cursor's second are known; the rest comes in one piece.
 			again := append(slices.Clone(tt.first.Records[1:]), rec("d", -300))
 			o = p.Take(r, more(again...), noOthers, 9)
 			if diff := cmp.Diff([]string{"d"}, idsOf(o.New)); diff != "" {

@@ -26,7 +26,7 @@ func (h *simulation) backfill(tr *fault.Transport, want state.Backfill) error {
 	return err
 }
 
-// TestBackfill: what lies before the first run is collected once, though the
+// TestBackfill: records before the first run are collected once, though the
 // range is asked for in parts, and those with collected seconds are refused.
 func TestBackfill(t *testing.T) {
 	inSimulation(t, simulated[0], func(h *simulation) {
@@ -232,7 +232,7 @@ func TestTwoBackfills(t *testing.T) {
 }
 
 // TestBackfillOfWhatIsPartlyRead: what the backlog has yet to read is not asked for
-// again, since two windows of the same records would have to be told apart by
+// again, since two windows of the same records would have to be distinguished by
 // all their ids; once it is read, it is.
 func TestBackfillOfWhatIsPartlyRead(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *simulation) {

@@ -42,7 +42,7 @@ func FuzzDecodeState(f *testing.F) {
 		if s.Watermark < 0 || s.Watermark > testLimit || s.High < s.Watermark && len(s.Backlog) == 0 {
 			t.Fatalf("accepted watermark %d, high %d", s.Watermark, s.High)
 		}
-		// What lies before the rest of an edited backlog is not read again.
+		// The range before the rest of an edited backlog is not read again.
 		if implied := s.ImpliedWatermark(); s.Watermark > implied || s.Watermark < implied && note == "" {
 			t.Fatalf("watermark %d, note %q; the rest implies %d", s.Watermark, note, implied)
 		}

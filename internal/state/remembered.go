@@ -88,14 +88,12 @@ func (s *Stream) forget(drop func(at int64) bool) {
 	if len(s.RecentIDs) == 0 {
 		return
 	}
-	all := s.Remembered()
-	kept := *s
-	kept.Remember(func(yield func(Remembered) bool) {
-		for r := range all {
+	old := *s
+	s.Remember(func(yield func(Remembered) bool) {
+		for r := range old.Remembered() {
 			if !drop(r.At) && !yield(r) {
 				return
 			}
 		}
 	})
-	s.RecentIDs, s.Recent = kept.RecentIDs, kept.Recent
 }

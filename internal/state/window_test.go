@@ -21,7 +21,7 @@ func pageAt(times ...int64) audit.Page {
 }
 
 // TestOneDescentIsNeeded: a first page of one second, or of one record, proves
-// no order; a refused cursor then must not give up what lies above.
+// no order; a refused cursor then must not give up the records above.
 func TestOneDescentIsNeeded(t *testing.T) {
 	for _, first := range [][]int64{{7}, {7, 7, 7}} {
 		w := Window{Gte: 0, Lte: 100}

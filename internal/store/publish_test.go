@@ -310,7 +310,7 @@ func TestKeepAside(t *testing.T) {
 	for name, stateBucket := range buckets {
 		for _, c := range []struct {
 			name  string
-			final string // what lies under the final name, "" for nothing
+			final string // content under the final name, "" for no object
 			spoil func(*fixture)
 			kept  bool
 			error string // part of it, "" for none

@@ -37,7 +37,7 @@ type fixture struct {
 	*Store
 	t      *testing.T
 	world  *world.World
-	server *bucket.Server // what lies behind the store
+	server *bucket.Server // of the store's objects
 	faults *fault.Handler // of its requests
 }
 

@@ -1,6 +1,6 @@
 // Package harness lets tests live with a function in a simulated world: they add
 // records, let runs happen and fail, and check that in the end each record has
-// reached the feed once, unchanged. It judges by what lies in the bucket and by
+// reached the feed once, unchanged. It judges by the objects in the bucket and by
 // what the log says, and imports nothing of what it judges.
 package harness
 
@@ -261,7 +261,7 @@ func (h *H) WantLog(parts ...string) {
 	}
 }
 
-// CheckInvariants checks what must hold at any time: what lies under the feed
+// CheckInvariants checks what must hold at any time: every object under the feed
 // prefix is whole, and the watermark has passed nothing that is not there or in
 // the staged object that the state names.
 func (h *H) CheckInvariants() {
