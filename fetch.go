@@ -202,10 +202,7 @@ func (r *run) writeNew(records []audit.Record, staged *store.Staged) error {
 }
 
 func (r *run) note(n plan.Note) {
-	level := slog.LevelInfo
-	if n.Warning {
-		level = slog.LevelWarn
-	}
+	level := map[plan.Severity]slog.Level{plan.Warning: slog.LevelWarn, plan.Error: slog.LevelError}[n.Severity]
 	r.log.Log(context.Background(), level, n.Text, n.Attrs...)
 }
 

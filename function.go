@@ -51,6 +51,7 @@ import (
 	"example.com/auditlog/internal/config"
 	"example.com/auditlog/internal/openai"
 	"example.com/auditlog/internal/plan"
+	"example.com/auditlog/internal/state"
 	"example.com/auditlog/internal/store"
 )
 
@@ -175,7 +176,7 @@ func (c *Collector) newRun(log *slog.Logger) *run {
 func (r *run) plan(snapshot *store.Snapshot) *plan.Plan {
 	settings := plan.Settings{
 		Tenant: r.cfg.TenantEvents, Filter: r.cfg.Filter, MaxRecords: r.cfg.MaxRecords, PageSize: r.cfg.PageSize,
-		Overlap: r.cfg.Overlap, Lookback: r.cfg.Lookback * 3600,
+		Overlap: r.cfg.Overlap, Lookback: r.cfg.Lookback * 3600, MaxWindows: 2 * r.cfg.Concurrency, MaxIDs: state.MaxBytes / 4 * 3,
 	}
 	if snapshot.First() {
 		return plan.New(nil, settings, r.started)
@@ -203,7 +204,9 @@ type Summary struct {
 	Bytes         int64         // of the object written
 	Object        string        // its gs:// URL, "" for none
 	OpenWindows   int           // windows in the backlog, for the next runs
+	SetAside      int           // of those, windows that the API cannot serve
 	Watermark     int64         // last_effective_at, Unix seconds
+	Overlap       int64         // seconds, at the end of what is collected, that the next run reads again
 	Lag           int64         // seconds since the oldest time of which records may be missing
 	Duration      time.Duration
 }
@@ -222,7 +225,9 @@ func (s Summary) LogValue() slog.Value {
 		slog.Int64("bytes", s.Bytes),
 		slog.String("object", s.Object),
 		slog.Int("open_windows", s.OpenWindows),
+		slog.Int("set_aside", s.SetAside),
 		slog.Int64("watermark", s.Watermark),
+		slog.Int64("overlap_seconds", s.Overlap),
 		slog.Int64("lag_seconds", s.Lag),
 		slog.Float64("duration_seconds", seconds(s.Duration)),
 	)

@@ -57,13 +57,15 @@ type Page struct {
 
 // Request asks for one page: a range of effective_at (Unix seconds, both ends included), the cursor
 // to continue from ("" at the start), the maximum number of records, and which ones: tenant-scoped
-// or the others, of those the ones that pass the filter.
+// or the others, of those the ones that pass the filter. Once asks for no second attempt at a page
+// that the API cannot serve.
 type Request struct {
 	Gte, Lte int64
 	After    string
 	Limit    int
 	Tenant   bool
 	Filter   Filter
+	Once     bool
 }
 
 // Hollow reports whether a page has no records although more follow.
@@ -102,11 +104,15 @@ func (r Request) Query() string {
 type Kind int
 
 const (
-	// Other is a failure that the same request would meet again: a wrong key, an answer that is not
-	// a list, an unreachable API.
+	// Other is a failure that other requests would meet, too: a wrong key, an unreachable API.
 	Other Kind = iota
-	// Refused is a request that the API itself calls bad or forbidden.
+	// Refused is a request that the API itself forbids.
 	Refused
+	// BadRequest is a request that the API itself calls bad.
+	BadRequest
+	// Unserved is a page that the API has not served in any attempt, though it can be reached: an
+	// answer 5xx, or one that is not a valid list.
+	Unserved
 	// CursorRefused is a cursor that the API no longer accepts.
 	CursorRefused
 	// PageTooLarge is a page too large for memory; a smaller one may fit.
@@ -125,6 +131,9 @@ type Failure struct {
 	Kind Kind
 	Err  error
 }
+
+// RefusesTenant reports whether the API has refused a request for tenant-scoped records.
+func (f *Failure) RefusesTenant() bool { return f.Kind == Refused || f.Kind == BadRequest }
 
 func (f *Failure) Error() string { return f.Err.Error() }
 func (f *Failure) Unwrap() error { return f.Err }

@@ -18,7 +18,7 @@ func TestRequest(t *testing.T) {
 		{Request{Gte: 100, Lte: 200, Limit: 7, After: "a&b"}, "after=a%26b&" + span, "audit logs"},
 		{Request{Gte: 100, Lte: 200, Limit: 7, Tenant: true}, span + "&tenant_only=true", "tenant-scoped audit logs"},
 		{Request{Gte: 100, Lte: 200, Limit: 7, Filter: "actor_ids%5B%5D=u"}, span + "&actor_ids%5B%5D=u", "audit logs"},
-		{Request{100, 200, "x", 7, true, "actor_ids%5B%5D=u"}, "after=x&" + span + "&tenant_only=true&actor_ids%5B%5D=u", "tenant-scoped audit logs"},
+		{Request{100, 200, "x", 7, true, "actor_ids%5B%5D=u", true}, "after=x&" + span + "&tenant_only=true&actor_ids%5B%5D=u", "tenant-scoped audit logs"},
 	} {
 		if got := tt.request.Query(); got != tt.query {
 			t.Errorf("%+v asks\n%s, want\n%s", tt.request, got, tt.query)

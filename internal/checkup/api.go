@@ -73,7 +73,7 @@ func (k *checkup) tenant(ctx context.Context, answered bool) {
 	switch {
 	case err != nil && ctx.Err() != nil:
 		k.skip(check, "interrupted")
-	case errors.As(err, &f) && f.Kind == audit.Refused:
+	case errors.As(err, &f) && f.RefusesTenant():
 		detail, _ := explainAPI(err)
 		k.warn(check, audit.NoTenantRemedy, "there are no tenant-scoped events for this key: %s", detail)
 	case err != nil:

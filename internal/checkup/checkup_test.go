@@ -395,6 +395,10 @@ func TestCheckFindings(t *testing.T) {
 			s.Backlog = []state.Window{{Gte: s.High - 50, Lte: s.High - 10}}
 			s.Watermark = s.High - 50
 		}), "state", checkup.ResultOK, "windows left for the next runs: 1", ""},
+		{"set_aside", edit(func(s *state.State) {
+			s.Backlog = []state.Window{{Gte: s.High - 50, Lte: s.High - 50, SetAside: true}}
+			s.Watermark = s.High - 50
+		}), "state", checkup.ResultWarning, "ranges that the API cannot serve, set aside: 1", "see what the runs' log says of each, under \"set aside\"; auditlog backfill --cancel gives one up"},
 		{"organization", func(h *harness.H) { h.API.SetOrganization("other-org") }, "organization", checkup.ResultFailure, `belongs to organization "other-org", the state to "example-org"`, sameOrganization},
 		{"same_organization", func(*harness.H) {}, "organization", checkup.ResultOK, "key and state belong to the same organization", ""},
 		{"staged", then(func(h *harness.H) {

@@ -100,6 +100,9 @@ func (k *checkup) judgeState(snap *store.Snapshot) {
 	case age > stateStale:
 		k.warn("state", "see whether the job in Cloud Scheduler is paused or fails, whether the topic has its trigger, and what the function's log says under \"Run failed\"",
 			"%s: no run has committed since", text)
+	case s.SetAside(k.cfg.TenantEvents) > 0:
+		k.warn("state", "see what the runs' log says of each, under \"set aside\"; auditlog backfill --cancel gives one up",
+			"%s; ranges that the API cannot serve, set aside: %d", text, s.SetAside(k.cfg.TenantEvents))
 	case ahead > skewTolerated:
 		k.warn("state", "compare this host's clock, and that of the runs, with the API's; where \"high\" or last_effective_at was set by hand, set it back",
 			"%s; its \"high\" is %s ahead of now: until then, new records are looked for from there on", text, roughly(ahead))

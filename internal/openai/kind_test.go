@@ -23,8 +23,8 @@ func TestKinds(t *testing.T) {
 		body   string
 		kind   audit.Kind
 	}{
-		{"400", "", 400, apiError("Bad limit", "limit"), audit.Refused},
-		{"400 with a cursor that is not at fault", cursor, 400, apiError("Bad limit", "limit"), audit.Refused},
+		{"400", "", 400, apiError("Bad limit", "limit"), audit.BadRequest},
+		{"400 with a cursor that is not at fault", cursor, 400, apiError("Bad limit", "limit"), audit.BadRequest},
 		{"403", "", 403, apiError("No", ""), audit.Refused},
 		{"403 about the cursor", cursor, 403, apiError("Cursor "+cursor, "after"), audit.Refused},
 		{"a proxy's 400", "", 400, "no", audit.Other},
@@ -35,16 +35,16 @@ func TestKinds(t *testing.T) {
 		{"422", "", 422, apiError("No", ""), audit.Other},
 		{"redirect", "", 302, "", audit.Other},
 		{"429", "", 429, apiError("Rate limit", ""), audit.Other},
-		{"500 about the cursor", cursor, 500, apiError("Cursor", "after"), audit.Other},
+		{"500 about the cursor", cursor, 500, apiError("Cursor", "after"), audit.Unserved},
 
 		{"cursor, by the parameter", cursor, 400, apiError("No", "after"), audit.CursorRefused},
 		{"cursor, by its text", cursor, 404, apiError("No audit log "+cursor, ""), audit.CursorRefused},
 		{"cursor, by its name", cursor, 400, apiError("The pagination Cursor has expired", ""), audit.CursorRefused},
 		{"a proxy's word on the cursor", cursor, 404, "Not found: /v1/x?after=" + cursor, audit.Other},
-		{"cursor of a request without one", "", 400, apiError("Cursor", "after"), audit.Refused},
+		{"cursor of a request without one", "", 400, apiError("Cursor", "after"), audit.BadRequest},
 
-		{"no list", "", 200, "{}", audit.Other},
-		{"cut", "", 200, goodPage[:50], audit.Other},
+		{"no list", "", 200, "{}", audit.Unserved},
+		{"cut", "", 200, goodPage[:50], audit.Unserved},
 		{"no answer", "", 0, "", audit.Other},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

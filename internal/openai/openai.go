@@ -156,6 +156,8 @@ func (c *Client) show(s string) string { return audit.Shorten(c.key.Hide(s)) }
 
 var errHollow = errors.New("audit log API answered with an empty page, and says that more follow")
 
+var errBadURL = errors.New("OPENAI_BASE_URL makes no valid request")
+
 var errPageTooLarge = fmt.Errorf("page is larger than %d MiB", maxPageBytes>>20)
 
 // failure returns what an error means for the requests that follow.
@@ -165,10 +167,15 @@ func failure(err error, r audit.Request) *audit.Failure {
 	switch {
 	case errors.Is(err, errPageTooLarge):
 		kind = audit.PageTooLarge
-	case !errors.As(err, &e) || !e.API:
+	case errors.As(err, new(*Unreachable)) || errors.Is(err, errBadURL):
+	case !errors.As(err, &e) || e.Status >= 500:
+		kind = audit.Unserved
+	case !e.API:
 	case e.refusesCursor(r):
 		kind = audit.CursorRefused
-	case e.Status == http.StatusBadRequest || e.Status == http.StatusForbidden:
+	case e.Status == http.StatusBadRequest:
+		kind = audit.BadRequest
+	case e.Status == http.StatusForbidden:
 		kind = audit.Refused
 	}
 	return &audit.Failure{Kind: kind, Err: err}
@@ -201,16 +208,17 @@ func retryable(err error) bool {
 // until the next one.
 type Retried func(err error, wait time.Duration)
 
-// Page reads one page into buf, and retries where that may help, until ctx ends. It also retries an
-// empty page with more to come; one that stays empty is an answer like any other. A wait beyond
-// ctx's deadline ends Page at once. If ctx ends the first attempt, the error is ctx's own. Any
-// other error is an *audit.Failure around the last error of an attempt.
+// Page reads one page into buf, and retries where that may help, until ctx ends; with r.Once it does
+// not send a request again that the API could not serve. It also retries an empty page with more to
+// come; one that stays empty is an answer like any other. A wait beyond ctx's deadline ends Page at
+// once. If ctx ends the first attempt, the error is ctx's own. Any other error is an *audit.Failure
+// around the last error of an attempt; its kind is Other where ctx has kept Page from another one.
 func (c *Client) Page(ctx context.Context, r audit.Request, buf *bytes.Buffer, retried Retried) (audit.Page, error) {
 	backoff := c.backoff
 	var last error
 	for attempt := 1; ; attempt++ {
 		p, err := c.get(ctx, r, buf)
-		if err == nil && p.Hollow() && attempt <= hollowAttempts {
+		if err == nil && p.Hollow() && attempt <= hollowAttempts && !r.Once {
 			err = errHollow
 		}
 		switch {
@@ -219,8 +227,8 @@ func (c *Client) Page(ctx context.Context, r audit.Request, buf *bytes.Buffer, r
 		case ctx.Err() != nil && last == nil:
 			return audit.Page{}, ctx.Err()
 		case ctx.Err() != nil:
-			return audit.Page{}, failure(last, r)
-		case !retryable(err):
+			return audit.Page{}, &audit.Failure{Err: last}
+		case !retryable(err) || r.Once && failure(err, r).Kind == audit.Unserved:
 			return audit.Page{}, failure(err, r)
 		case attempt == maxAttempts:
 			return audit.Page{}, failure(fmt.Errorf("%w; gave up after %d attempts", err, attempt), r)
@@ -231,12 +239,12 @@ func (c *Client) Page(ctx context.Context, r audit.Request, buf *bytes.Buffer, r
 			wait = max(wait, e.Wait) // never below the backoff, even for a Retry-After of 0: others may retry, too
 		}
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
-			return audit.Page{}, failure(fmt.Errorf("%w; the next attempt in %s would come after this run's deadline", err, wait.Round(time.Millisecond)), r)
+			return audit.Page{}, &audit.Failure{Err: fmt.Errorf("%w; the next attempt in %s would come after this run's deadline", err, wait.Round(time.Millisecond))}
 		}
 		last = err
 		retried(err, wait)
 		if gax.Sleep(ctx, wait) != nil {
-			return audit.Page{}, failure(err, r)
+			return audit.Page{}, &audit.Failure{Err: err}
 		}
 	}
 }
@@ -246,7 +254,7 @@ func (c *Client) get(ctx context.Context, r audit.Request, buf *bytes.Buffer) (a
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url+"?"+r.Query(), nil)
 	if err != nil {
-		return audit.Page{}, errors.New("OPENAI_BASE_URL makes no valid request")
+		return audit.Page{}, errBadURL
 	}
 	req.Header.Set("Authorization", "Bearer "+string(c.key))
 	req.Header.Set("Accept", "application/json")

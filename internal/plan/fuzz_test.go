@@ -46,7 +46,7 @@ func FuzzPlanOfState(f *testing.F) {
 		}
 		for _, overlap := range []int64{0, 120, 366 * 24 * 3600} {
 			for _, filter := range []audit.Filter{"", filterA} {
-				settings := Settings{Tenant: true, Filter: filter, MaxRecords: 10, PageSize: 10, Overlap: overlap, Lookback: 24 * 3600}
+				settings := Settings{MaxWindows: 64, MaxIDs: 1 << 30, Tenant: true, Filter: filter, MaxRecords: 10, PageSize: 10, Overlap: overlap, Lookback: 24 * 3600}
 				p := New(&s, settings, now)
 				for _, x := range p.streams {
 					planOfState(t, x, filter, now.Unix())

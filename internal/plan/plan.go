@@ -25,6 +25,8 @@ type Settings struct {
 	Filter     audit.Filter // of new windows
 	MaxRecords int          // of each stream
 	PageSize   int          // records a page
+	MaxWindows int          // of each stream: with more, none is split
+	MaxIDs     int          // bytes that the state may take for remembered records
 	Overlap    int64        // seconds that a new window reaches back before the end of what is covered
 	Lookback   int64        // seconds that a first one reaches back
 }
@@ -81,10 +83,19 @@ type Outcome struct {
 
 // Note is a message for the log.
 type Note struct {
-	Warning bool
-	Text    string
-	Attrs   []any // names and values, alternating
+	Severity Severity
+	Text     string
+	Attrs    []any // names and values, alternating
 }
+
+// Severity is how much a note matters.
+type Severity int
+
+const (
+	Info Severity = iota
+	Warning
+	Error
+)
 
 // New plans a run at the time now; before is nil for a first run.
 func New(before *state.State, settings Settings, now time.Time) *Plan {
@@ -183,7 +194,7 @@ func (p *Plan) take(r Request, page audit.Page, others *audit.Page) (o Outcome, 
 		return o, r.circle()
 	}
 	if page.More && page.Cursor == r.After {
-		return o, fmt.Errorf(`audit log API answered with the cursor %q that it was asked with: it does not advance`, audit.Shorten(page.Cursor))
+		return s.setAside(w, fmt.Errorf(`audit log API answered with the cursor %q that it was asked with: it does not advance`, audit.Shorten(page.Cursor))), nil
 	}
 	if len(page.Records) > 0 && w.loop.closes(page.Cursor) {
 		return o, r.circle()
@@ -198,7 +209,7 @@ func (p *Plan) take(r Request, page audit.Page, others *audit.Page) (o Outcome, 
 			p.figures.Skipped++
 			if line != 0 && line != rec.Line() {
 				if p.figures.Changed++; p.figures.Changed == 1 {
-					o.Notes = append(o.Notes, Note{Warning: true, Text: "A record that has been collected now has other bytes: it is not written again", Attrs: []any{"id", audit.Shorten(rec.ID)}})
+					o.Notes = append(o.Notes, Note{Severity: Warning, Text: "A record that has been collected now has other bytes: it is not written again", Attrs: []any{"id", audit.Shorten(rec.ID)}})
 				}
 			}
 			continue
@@ -214,6 +225,7 @@ func (p *Plan) take(r Request, page audit.Page, others *audit.Page) (o Outcome, 
 		o.New = append(o.New, rec)
 	}
 	o.Notes = append(o.Notes, w.hole(page)...)
+	s.served(w)
 	s.advance(w, page)
 	o.Taken = true
 	p.figures.Pages++
@@ -287,8 +299,10 @@ func (p *Plan) Fail(r Request, f *audit.Failure) Outcome {
 		return warning(fmt.Sprintf("%s: asking for %d records a page", err, p.pageSize))
 	case f.Kind == audit.CursorRefused && !w.restarted:
 		return s.restart(w, err)
-	case f.Kind == audit.Refused && s.tenant && s.untouched():
+	case f.RefusesTenant() && s.tenant && s.untouched():
 		s.refused, err = err, errNoTenant
+	case f.Kind == audit.BadRequest, f.Kind == audit.Unserved, f.Kind == audit.PageTooLarge:
+		return s.setAside(w, err)
 	case f.Kind == audit.OutOfTime && s.answered:
 		err = errRunTime
 	case f.Kind == audit.OutOfTime:
@@ -300,7 +314,7 @@ func (p *Plan) Fail(r Request, f *audit.Failure) Outcome {
 }
 
 func warning(text string, attrs ...any) Outcome {
-	return Outcome{Notes: []Note{{Warning: true, Text: text, Attrs: attrs}}}
+	return Outcome{Notes: []Note{{Severity: Warning, Text: text, Attrs: attrs}}}
 }
 
 // stop ends the reading of a stream, or of all if pages contradict each other.
@@ -350,7 +364,7 @@ func (p *Plan) StartOver() (*Plan, Note) {
 	next := &Plan{settings: p.settings, before: p.before, now: p.now, pageSize: p.pageSize, quarantined: p.quarantined, reasons: append(p.reasons, bad)}
 	next.figures.Pages = p.figures.Pages
 	next.layOut()
-	return next, Note{Warning: true, Text: bad.Error() + ": this window is left for another run, and the others are read again"}
+	return next, Note{Severity: Warning, Text: bad.Error() + ": this window is left for another run, and the others are read again"}
 }
 
 // Reasons to stop a stream that are no fault.
@@ -379,9 +393,9 @@ func (p *Plan) Stopped() error {
 	}
 	failures := slices.Clone(p.reasons)
 	var limit error
-	main := p.streams[0].stopReason
+	main := p.streams[0].stopped()
 	for _, s := range p.streams {
-		switch err := s.stopReason; {
+		switch err := s.stopped(); {
 		case err == errNoTenant:
 		case failure(err) == nil:
 			limit = cmp.Or(limit, err)
@@ -408,8 +422,10 @@ func joined(errs []error) error {
 func (p *Plan) Finish() (notes []Note) {
 	for _, s := range p.streams {
 		if s.refused != nil && p.streams[0].answered { // else they share the reason
-			notes = append(notes, Note{Warning: true, Text: "The API has no tenant-scoped events for this key: " + audit.NoTenantRemedy, Attrs: []any{"error", s.refused.Error()}})
+			notes = append(notes, Note{Severity: Warning, Text: "The API has no tenant-scoped events for this key: " + audit.NoTenantRemedy, Attrs: []any{"error", s.refused.Error()}})
 		}
+		notes = append(notes, s.noteSetAside()...)
+		notes = append(notes, s.limitIDs(p.settings.MaxIDs/len(p.streams))...)
 	}
 	return notes
 }

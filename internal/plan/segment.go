@@ -15,11 +15,13 @@ type segment struct {
 	quarantined bool     // it is left for another run
 	underWay    bool     // a request for it is under way
 	done        bool     // it is read to its end
+	fault       *fault   // of its next page, nil for none
+	failure     error    // why it is left for another run, nil while it is not
+	resumed     bool     // an earlier run has read a part: its cursor may be a wrong one
 
 	atCursor map[audit.Identity]uint64 // the records at its AfterAt, each with its line
 
 	// Progress in this run:
-	resumed          bool // an earlier run has read a part: its cursor may be a wrong one
 	begun, restarted bool
 	oldest           int64 // effective_at of its oldest record, 0 for none
 	top              int64 // effective_at of the first record
@@ -76,7 +78,7 @@ func (w *segment) hole(page audit.Page) (notes []Note) {
 		if len(page.Records) > 0 {
 			below = page.Records[0].At
 		}
-		notes = append(notes, Note{Warning: true, Text: "The API answered with empty pages that more followed, each time it was asked: it may have kept back records from " + audit.Time(below) + " to " + audit.Time(w.above)})
+		notes = append(notes, Note{Severity: Warning, Text: "The API answered with empty pages that more followed, each time it was asked: it may have kept back records from " + audit.Time(below) + " to " + audit.Time(w.above)})
 	}
 	w.hollow = false
 	return notes
@@ -102,12 +104,9 @@ func (w *segment) oldestReached() string {
 const segmentPages = 25
 
 // split splits off w as many segments as there are idle workers, if enough is left to read.
-//
-// The newest segment keeps the cursor. Nothing is lost or repeated if every record so far came
-// newest first, whatever the order of the rest: no record that has been read lies in the segments
-// split off, and the cursor goes on through what is left of w.
 func (s *stream) split(w *segment, idle int, pageSize int) {
-	if idle <= 0 || w.read == 0 || w.done || !w.Descends() || s.keepWhole {
+	idle = min(idle, s.settings.MaxWindows-s.windows())
+	if w.done || !w.Descends() || s.keepWhole {
 		return
 	}
 	unread := w.AfterAt - w.Gte // seconds below the cursor's
@@ -120,17 +119,23 @@ func (s *stream) split(w *segment, idle int, pageSize int) {
 	// Equal lengths, but at most segmentPages at the density so far: that density may change, and an empty
 	// segment costs a request. The oldest segment gets the rest; it is split again when workers are idle.
 	step := max(1, min(unread/(n+1), int64(segmentPages*float64(pageSize)/perSecond)))
-	gte, below := w.Gte, w.AfterAt-step
-	w.Gte = below
-	var split []*segment
-	for i := range n {
-		lte := below - 1
-		if below -= step; i == n-1 {
-			below = gte
-		}
-		split = append(split, &segment{Window: state.Window{Gte: below, Lte: lte, Filter: w.Filter}, fresh: w.fresh, id: w.id})
+	from, rest := w.AfterAt-step, w
+	for range n {
+		rest = s.splitOff(rest, from)
+		from -= step
 	}
-	s.segments = slices.Insert(s.segments, slices.Index(s.segments, w)+1, split...)
+}
+
+// splitOff splits w: the records of before from become a segment of their own, which it returns.
+//
+// The newer segment keeps the cursor. Nothing is lost or repeated if w has no cursor, or if every
+// record so far came newest first, whatever the order of the rest: no record that has been read is
+// in the older segment, and the cursor goes on through the newer one.
+func (s *stream) splitOff(w *segment, from int64) *segment {
+	older := &segment{Window: state.Window{Gte: w.Gte, Lte: from - 1, Filter: w.Filter}, fresh: w.fresh, id: w.id, fault: w.fault}
+	w.Gte = from
+	s.segments = slices.Insert(s.segments, slices.Index(s.segments, w)+1, older)
+	return older
 }
 
 // loopDetector detects a series of cursors that returns to an earlier one, in constant memory

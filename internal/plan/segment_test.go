@@ -52,7 +52,7 @@ func TestSplit(t *testing.T) {
 			older := &segment{Window: state.Window{Gte: 5, Lte: 9}}
 			newer := &segment{Window: state.Window{Gte: 3000, Lte: 4000}}
 			before := *tt.w
-			s := &stream{segments: []*segment{newer, tt.w, older}}
+			s := &stream{segments: []*segment{newer, tt.w, older}, settings: &Settings{MaxWindows: 64}}
 			s.split(tt.w, tt.idle, tt.pageSize)
 			if n := len(tt.want) + 2; len(s.segments) != n || s.segments[0] != newer || s.segments[1] != tt.w || s.segments[n-1] != older {
 				t.Fatalf("%d segments: %v", len(s.segments), bounds(s.segments))
@@ -89,6 +89,7 @@ func TestNoSplit(t *testing.T) {
 		change func(w *segment, s *stream)
 		idle   int
 	}{
+		{"as many windows as may be", func(_ *segment, s *stream) { s.settings.MaxWindows = 1 }, 3},
 		{"nobody is idle", func(*segment, *stream) {}, 0},
 		{"more than nobody is busy", func(*segment, *stream) {}, -1},
 		{"nothing is read in this run", func(w *segment, _ *stream) { w.read = 0 }, 3},
@@ -103,7 +104,7 @@ func TestNoSplit(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			w := reading(0, 2000, 1000, 900, 100)
-			s := &stream{segments: []*segment{w}}
+			s := &stream{segments: []*segment{w}, settings: &Settings{MaxWindows: 5}}
 			tt.change(w, s)
 			before := w.Window
 			if s.split(w, tt.idle, 100); len(s.segments) != 1 || w.Window != before {
@@ -112,7 +113,7 @@ func TestNoSplit(t *testing.T) {
 		})
 	}
 	w := reading(0, 2000, 1000, 900, 100)
-	s := &stream{segments: []*segment{w}}
+	s := &stream{segments: []*segment{w}, settings: &Settings{MaxWindows: 5}}
 	if s.split(w, 3, 100); len(s.segments) != 4 {
 		t.Errorf("else it is split into %v", bounds(s.segments))
 	}
@@ -131,7 +132,7 @@ func TestSplitBounds(t *testing.T) {
 		w := reading(gte, top+random.Int64N(9), top, at, 1+random.IntN(1<<random.IntN(14)))
 		w.fresh = random.IntN(2) == 0
 		before := *w
-		s := &stream{segments: []*segment{w}}
+		s := &stream{segments: []*segment{w}, settings: &Settings{MaxWindows: 5}}
 		idle, pageSize := random.IntN(9), 1+random.IntN(100)
 		s.split(w, idle, pageSize)
 		n := len(s.segments)

@@ -21,8 +21,9 @@ type stream struct {
 
 	// ids are collected records that a window can return again: those of the state, and those of
 	// this run that another window shares.
-	ids    map[audit.Identity]remembered
-	pruned int // len(ids) after the last prune
+	ids       map[audit.Identity]remembered
+	pruned    int   // len(ids) after the last prune
+	forgotten int64 // all before it are dropped where no window is open, for want of room; see limitIDs
 
 	// keepWhole is set once the API has refused a cursor: it may not accept one under another range
 	// than the original.
@@ -39,6 +40,7 @@ type stream struct {
 	// Progress:
 	stopReason error // why reading stopped, nil while it goes on
 	refused    error // the API's error, where stopReason is errNoTenant
+	failures   int   // pages in a row that the API could not serve
 	distinct   bool  // see state.Stream.Distinct
 	requested  int   // requests sent
 	underWay   []int // those without an answer
@@ -67,7 +69,11 @@ func newStream(tenant bool, before *state.Stream, settings *Settings, now time.T
 	s.segments = append(s.segments, &segment{Window: fresh, fresh: true})
 	for _, w := range s.before.Backlog {
 		if !s.before.Rewound || w.Filter != settings.Filter {
-			s.segments = append(s.segments, &segment{Window: w, oldest: w.AfterAt, resumed: w.After != ""})
+			old := &segment{Window: w, oldest: w.AfterAt, resumed: w.After != ""}
+			if w.SetAside {
+				old.fault = &fault{known: true, confirmed: true}
+			}
+			s.segments = append(s.segments, old)
 		}
 	}
 	slices.SortStableFunc(s.segments[1:], func(a, b *segment) int { return state.NewestToOldest(a.Window, b.Window) })
@@ -98,13 +104,14 @@ func (s *stream) ready() []*segment {
 	var list []*segment
 	fresh := false
 	for w := range s.open() { // the new window's segments come first
-		if fresh = fresh || w.fresh; fresh && !w.fresh {
+		if fresh = fresh || w.fresh && w.failure == nil; fresh && !w.fresh {
 			break
 		}
-		if !w.underWay && !w.quarantined {
+		if !w.underWay && !w.quarantined && w.failure == nil {
 			list = append(list, w)
 		}
 	}
+	slices.SortStableFunc(list, byFault)
 	return list
 }
 
@@ -115,7 +122,7 @@ func (s *stream) budget() int { return s.settings.MaxRecords - s.collected - s.a
 func (s *stream) request(id, pageSize int) Request {
 	w := s.ready()[0]
 	r := Request{
-		Request: audit.Request{Gte: w.Gte, Lte: w.Lte, After: w.After, Limit: min(pageSize, s.budget()), Tenant: s.tenant, Filter: w.Filter},
+		Request: audit.Request{Gte: w.Gte, Lte: w.Lte, After: w.After, Limit: min(pageSize, s.budget()), Tenant: s.tenant, Filter: w.Filter, Once: w.fault != nil || s.failures >= maxFailures},
 		ID:      id,
 		First:   !w.begun,
 		Compare: s.tenant && (w.After == "" || !w.begun),
@@ -247,6 +254,29 @@ func (s *stream) lateness(w *segment, rec audit.Record) int64 {
 	return max(0, s.before.High-rec.At)
 }
 
+// settle returns the end of what is covered, and remembers only what a later run can return again.
+//
+// The new window covers up to its newest record if it was read to its end. It covers up to its
+// own end if it was empty, or if the backlog has its rest. The API's clock limits that: where
+// the local one is fast, records yet to be written must not fall behind.
+func (s *stream) settle() (high int64) {
+	high = s.newest
+	if s.first {
+		high = max(high, s.begin)
+	}
+	whole := true // the new window has been read to its end
+	for w := range s.open() {
+		whole = whole && !w.fresh
+		s.rememberAtCursor(w)
+	}
+	if (!whole || s.empty) && !s.date.IsZero() {
+		high = max(high, min(s.end, s.date.Unix()))
+	}
+	s.newest = high
+	s.prune()
+	return high
+}
+
 // next returns the stream that follows from what has been read; nil for none.
 func (s *stream) next(now time.Time) *state.Stream {
 	next := s.before
@@ -263,36 +293,18 @@ func (s *stream) next(now time.Time) *state.Stream {
 	default:
 		return &next
 	}
-	// The new window covers up to its newest record if it was read to its end. It covers up to its
-	// own end if it was empty, or if the backlog has its rest. The API's clock limits that: where
-	// the local one is fast, records yet to be written must not fall behind.
-	high := s.newest
-	if s.first {
-		high = max(high, s.begin)
-	}
-	whole := true // the new window has been read to its end
-	for w := range s.open() {
-		whole = whole && !w.fresh
-	}
-	if (!whole || s.empty) && !s.date.IsZero() {
-		high = max(high, min(s.end, s.date.Unix()))
-	}
-	s.newest = high
-	for w := range s.open() {
-		s.rememberAtCursor(w)
-	}
-	s.prune()
-
+	high := s.settle()
 	next.LastRun = now.UTC().Format(time.RFC3339)
 	next.High, next.Filter = high, s.settings.Filter
 	next.Own, next.Rewound, next.Untouched, next.Distinct = true, false, false, s.distinct
-	next.RecentSince = max(s.begin, high-s.settings.Overlap)
+	next.RecentSince = max(s.begin, high-s.settings.Overlap, s.forgotten)
 	if s.first || len(next.Covered) > 0 { // unknown stays unknown
 		next.Covered = state.Cover(next.Covered, state.Span{Gte: s.begin, Lte: high, Filter: s.settings.Filter})
 	}
 	next.Backlog = []state.Window{}
 	for w := range s.open() {
-		next.Backlog = append(next.Backlog, w.Window)
+		w.SetAside = w.fault != nil && w.fault.confirmed
+		next.Backlog = appendWindow(next.Backlog, w.Window)
 	}
 	next.Remember(func(yield func(state.Remembered) bool) {
 		for id, m := range s.ids {

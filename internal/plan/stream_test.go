@@ -24,7 +24,7 @@ const (
 
 // usual are settings that get in no test's way.
 func usual(changes ...func(*Settings)) Settings {
-	s := Settings{MaxRecords: 1000, PageSize: 10, Overlap: 120, Lookback: 3600}
+	s := Settings{MaxWindows: 64, MaxIDs: 1 << 30, MaxRecords: 1000, PageSize: 10, Overlap: 120, Lookback: 3600}
 	for _, change := range changes {
 		change(&s)
 	}
@@ -261,7 +261,8 @@ func TestAppearsWhileRead(t *testing.T) {
 }
 
 // TestUnreadSegment: a segment of the new window that is left counts as its rest,
-// also where the segment with its newest records is read.
+// also where the segment with its newest records is read; those that nothing is read of
+// are one window again.
 func TestUnreadSegment(t *testing.T) {
 	p := begin(stateOf(collected(now-5000), nil), usual(func(s *Settings) { s.PageSize = 2 }))
 	p.Take(ask(t, p), more(rec("a", -10), rec("b", -20)), noOthers, 4)
@@ -279,7 +280,7 @@ func TestUnreadSegment(t *testing.T) {
 	}
 	p.Take(list[0], page(), noOthers, 0)
 	s := p.State()
-	if s.High != now || len(s.Backlog) != 3 || s.Watermark != now-5120 || len(s.Covered) != 0 {
+	if s.High != now || len(s.Backlog) != 1 || s.Backlog[0] != (state.Window{Gte: now - 5120, Lte: list[1].Lte}) || s.Watermark != now-5120 || len(s.Covered) != 0 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -322,7 +323,7 @@ func TestFlatMemory(t *testing.T) {
 		"oldest first": func(i int64) int64 { return i + 1 - now },
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := begin(nil, Settings{MaxRecords: now, PageSize: 100, Overlap: 120, Lookback: now})
+			p := begin(nil, Settings{MaxWindows: 64, MaxIDs: 1 << 30, MaxRecords: now, PageSize: 100, Overlap: 120, Lookback: now})
 			most, least := 0, now
 			for i := int64(0); i < 50_000; i += 100 {
 				pg := more()
@@ -349,7 +350,7 @@ func TestFlatMemory(t *testing.T) {
 // TestPrune: ids are looked through once they are twice as many as the last time
 // and a thousand, so that this takes a small part of the time.
 func TestPrune(t *testing.T) {
-	p := begin(nil, Settings{MaxRecords: now, PageSize: now, Overlap: 120, Lookback: now})
+	p := begin(nil, Settings{MaxWindows: 64, MaxIDs: 1 << 30, MaxRecords: now, PageSize: now, Overlap: 120, Lookback: now})
 	s, seen := p.streams[0], 0
 	remember := func(n int, at int64) {
 		var records []audit.Record
@@ -506,7 +507,7 @@ func TestCursorRefused(t *testing.T) {
 			if tt.repeats {
 				text = "reading it again from its start, records may be repeated"
 			}
-			if len(o.Notes) != 1 || !o.Notes[0].Warning || !strings.Contains(o.Notes[0].Text, text) || o.Cancel != nil || p.Stopped() != nil {
+			if len(o.Notes) != 1 || o.Notes[0].Severity != Warning || !strings.Contains(o.Notes[0].Text, text) || o.Cancel != nil || p.Stopped() != nil {
 				t.Fatalf("it makes %+v, stopped by %v", o, p.Stopped())
 			}
 			if diff := cmp.Diff([]any{"gte", tt.next.Gte, "lte", tt.next.Lte, "error", "no such cursor"}, o.Notes[0].Attrs); diff != "" {

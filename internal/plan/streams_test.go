@@ -112,7 +112,7 @@ type streamFaults struct {
 // tell goes through the history.
 func (h *streamHistory) tell() {
 	pick := func(n ...int) int { return n[h.rnd.IntN(len(n))] }
-	settings := Settings{Lookback: 500_000}
+	settings := Settings{MaxWindows: 64, MaxIDs: 1 << 30, Lookback: 500_000}
 	width := pick(1, 2, 4, 8)
 	for range 14 {
 		settings.PageSize, settings.MaxRecords = pick(1, 3, 10), pick(1, 3, 10, 100)
@@ -159,7 +159,7 @@ func (h *streamHistory) tell() {
 		h.noTenant--
 		h.now += h.rnd.Int64N(3) * 100
 	}
-	settings = Settings{Tenant: true, Filter: types("k"), MaxRecords: 500, PageSize: 10, Overlap: h.overlap, Lookback: 500_000}
+	settings = Settings{MaxWindows: 64, MaxIDs: 1 << 30, Tenant: true, Filter: types("k"), MaxRecords: 500, PageSize: 10, Overlap: h.overlap, Lookback: 500_000}
 	for range 6 {
 		h.now += h.overlap + 1
 		h.run(settings, width, streamFaults{})

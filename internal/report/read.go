@@ -82,7 +82,7 @@ func filterText(s *state.Stream) string {
 func windows(s *state.Stream) []Window {
 	list := []Window{}
 	for _, w := range s.Backlog {
-		list = append(list, Window{Span: state.Span{Gte: w.Gte, Lte: w.Lte}, LeftTo: w.LeftTo(), Cursor: w.After})
+		list = append(list, Window{Span: state.Span{Gte: w.Gte, Lte: w.Lte}, LeftTo: w.LeftTo(), Cursor: w.After, SetAside: w.SetAside})
 	}
 	return list
 }

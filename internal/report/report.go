@@ -65,8 +65,9 @@ type Backlog struct {
 // Window is a range that is not read to its end.
 type Window struct {
 	state.Span
-	LeftTo int64  `json:"left_to"` // the newest second that may be unread
-	Cursor string `json:"cursor,omitempty"`
+	LeftTo   int64  `json:"left_to"` // the newest second that may be unread
+	Cursor   string `json:"cursor,omitempty"`
+	SetAside bool   `json:"set_aside,omitempty"` // the API cannot serve it
 }
 
 func (w Window) left() state.Span { return state.Span{Gte: w.Gte, Lte: w.LeftTo} }

@@ -45,7 +45,7 @@ func sample() *Report {
 			Watermark:     at(3 * day),
 			WatermarkTime: now.Add(-3 * day),
 			LastRun:       now.Add(-34*time.Minute - 50*time.Second),
-			Backlog:       NewBacklog([]Window{{rng(at(3*day), at(2*day)), at(50 * hour), "audit_log-2"}}, now),
+			Backlog:       NewBacklog([]Window{{rng(at(3*day), at(2*day)), at(50 * hour), "audit_log-2", true}}, now),
 			RecentIDs:     3,
 		},
 		Staged: &Staged{
@@ -57,7 +57,7 @@ func sample() *Report {
 	}}
 	r.State.SetWindows(
 		[]state.Span{rng(at(5*day), at(35*time.Minute)), rng(at(9*day), at(6*day))},
-		[]Window{{rng(at(26*hour), at(2*hour)), at(20 * hour), "audit_log-1"}, {rng(at(9*day), at(7*day)), at(7 * day), ""}}, now)
+		[]Window{{rng(at(26*hour), at(2*hour)), at(20 * hour), "audit_log-1", false}, {rng(at(9*day), at(7*day)), at(7 * day), "", false}}, now)
 
 	random := rand.New(rand.NewPCG(1, 2))
 	types := []string{"login.succeeded", "api_key.created", "login.failed", "logout.succeeded", "project.created", "user.added",

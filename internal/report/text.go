@@ -161,6 +161,8 @@ func (b *Backlog) summary() string {
 func (b *Backlog) list() []string {
 	return list(b.Windows, func(w Window) string {
 		switch {
+		case w.SetAside:
+			return w.left().String() + ", set aside: the API cannot serve it"
 		case w.Cursor == "":
 			return w.Span.String() + ", not begun"
 		case w.LeftTo == w.Lte:

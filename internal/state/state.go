@@ -16,6 +16,9 @@ import (
 	"example.com/auditlog/internal/audit"
 )
 
+// MaxBytes bounds the state object: 128 MiB hold about 900,000 remembered records.
+const MaxBytes = 128 << 20
+
 // State is the content of the state object.
 //
 // The Python function's state has only the first two keys, and is read as it is. That function
@@ -111,12 +114,22 @@ func (s *Stream) ImpliedWatermark() int64 {
 	return watermark
 }
 
-// CollectedTo is the latest time before which all records are known to be collected.
+// CollectedTo is the latest time before which all records are known to be collected, but for windows
+// that are set aside.
 func (s *Stream) CollectedTo() int64 {
-	if run, err := time.Parse(time.RFC3339, s.LastRun); err == nil && s.Own && len(s.Backlog) == 0 {
-		return max(run.Unix(), s.Watermark)
+	if !s.Own {
+		return s.Watermark
 	}
-	return s.Watermark
+	to, open := s.High, false
+	for _, w := range s.Backlog {
+		if !w.SetAside {
+			to, open = min(to, w.Gte), true
+		}
+	}
+	if run, err := time.Parse(time.RFC3339, s.LastRun); err == nil && !open {
+		to = max(to, run.Unix())
+	}
+	return to
 }
 
 // counted lists the streams whose backlog and lag count; tenant is TENANT_EVENTS. A stream that was
@@ -143,6 +156,32 @@ func (s *State) OpenWindows(tenant bool) (n int) {
 		n += len(stream.Backlog)
 	}
 	return n
+}
+
+// SetAside is the number of windows set aside in the backlogs of all counted streams.
+func (s *State) SetAside(tenant bool) (n int) {
+	for _, stream := range s.counted(tenant) {
+		for _, w := range stream.Backlog {
+			if w.SetAside {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// Overlap is how many seconds, at the end of what is collected, all records are remembered: the
+// shortest of all counted streams.
+func (s *State) Overlap(tenant bool) int64 {
+	since := s.RecentSince
+	overlap := s.High - since
+	for _, stream := range s.counted(tenant) {
+		overlap, since = min(overlap, stream.High-stream.RecentSince), min(since, stream.RecentSince)
+	}
+	if since == 0 { // another function's state
+		return 0
+	}
+	return overlap
 }
 
 // Adopt prepares the state for a run to build on. It forgets the last run of each stream that an

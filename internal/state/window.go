@@ -22,6 +22,9 @@ type Window struct {
 	// Unordered is set once records of the window did not come newest first.
 	Unordered bool `json:"unordered,omitempty"`
 
+	// SetAside is set while the API cannot serve the next page of the window, though it serves others.
+	SetAside bool `json:"set_aside,omitempty"`
+
 	// Filter limits the window's records. It is fixed when the window begins, whatever the settings
 	// become.
 	Filter audit.Filter `json:"filter,omitempty"`
@@ -60,9 +63,9 @@ func (w *Window) Advance(p audit.Page) {
 	last := w.AfterAt
 	if w.After == "" {
 		last = w.Lte
-		if len(p.Records) > 0 {
-			w.Top, w.TopID = p.Records[0].At, p.Records[0].ID
-		}
+	}
+	if w.Top == 0 && len(p.Records) > 0 {
+		w.Top, w.TopID = p.Records[0].At, p.Records[0].ID
 	}
 	for _, r := range p.Records {
 		w.Unordered = w.Unordered || r.At > last
@@ -86,6 +89,7 @@ func (w *Window) Ignores(p audit.Page) bool {
 // records may be repeated.
 func (w *Window) Restart() (repeats bool) {
 	switch {
+	case w.AfterAt == 0: // no record is read
 	case w.Descends():
 		w.Lte = w.AfterAt
 	case w.AfterAt == w.Top && !w.Unordered && w.Contains(w.AfterAt):

@@ -100,6 +100,7 @@ func TestAdvance(t *testing.T) {
 		{"once without order, always so", []audit.Page{pageAt(80, 90), pageAt(70, 60)}, Window{After: "60-1", AfterAt: 60, Top: 80, Unordered: true}},
 		{"a cursor that is not the last record's", []audit.Page{otherCursor}, Window{After: "elsewhere", AfterAt: 80, Top: 90, Unordered: true}},
 		{"... which nobody goes on from", []audit.Page{last}, Window{After: "elsewhere", AfterAt: 80, Top: 90}},
+		{"no records at first", []audit.Page{none, pageAt(90, 80)}, Window{After: "80-1", AfterAt: 80, Top: 90, Unordered: true}},
 		{"no records", []audit.Page{none}, Window{After: "end"}},
 		{"no more records", []audit.Page{pageAt(90, 80), none}, Window{After: "end", AfterAt: 80, Top: 90}},
 	}
@@ -132,7 +133,7 @@ func TestRestart(t *testing.T) {
 		{"one second read: from the start, its ids are known", Window{Gte: 10, Lte: 90, After: "x", AfterAt: 50, Top: 50}, Window{Gte: 10, Lte: 90}, false},
 		{"one second read, without order: from the start", Window{Gte: 10, Lte: 90, After: "x", AfterAt: 50, Top: 50, Unordered: true}, Window{Gte: 10, Lte: 90}, true},
 		{"oldest first: from the start", Window{Gte: 10, Lte: 90, After: "x", AfterAt: 50, Top: 49}, Window{Gte: 10, Lte: 90}, true},
-		{"no time known: from the start", Window{Gte: 10, Lte: 90, After: "x"}, Window{Gte: 10, Lte: 90}, true},
+		{"no record read: from the start", Window{Gte: 10, Lte: 90, After: "x"}, Window{Gte: 10, Lte: 90}, false},
 		{"its filter stays", Window{Gte: 10, Lte: 90, After: "x", AfterAt: 50, Top: 51, Filter: filterA}, Window{Gte: 10, Lte: 50, Filter: filterA}, false},
 	}
 	for _, tt := range tests {

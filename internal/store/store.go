@@ -22,9 +22,6 @@ import (
 	"example.com/auditlog/internal/state"
 )
 
-// maxStateBytes bounds the state object: 128 MiB hold about 900,000 remembered records.
-const maxStateBytes = 128 << 20
-
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
@@ -109,9 +106,9 @@ func (s *Store) readState(ctx context.Context) (data []byte, generation int64, w
 		return nil, 0, time.Time{}, err
 	}
 	defer r.Close()
-	data, err = io.ReadAll(io.LimitReader(r, maxStateBytes+1))
-	if err == nil && len(data) > maxStateBytes {
-		err = fmt.Errorf("it is larger than %d MiB", maxStateBytes>>20)
+	data, err = io.ReadAll(io.LimitReader(r, state.MaxBytes+1))
+	if err == nil && len(data) > state.MaxBytes {
+		err = fmt.Errorf("it is larger than %d MiB", state.MaxBytes>>20)
 	}
 	return data, r.Attrs.Generation, r.Attrs.LastModified, err
 }
@@ -128,8 +125,8 @@ func (s *Store) Commit(ctx context.Context, old *Snapshot, next state.State) (ti
 	if err != nil {
 		return time.Time{}, fmt.Errorf("encoding state: %w", err)
 	}
-	if len(data) > maxStateBytes {
-		return time.Time{}, fmt.Errorf("state %s would have %d bytes, more than the %d MiB that are read: lower OVERLAP_SECONDS", s.StateURL(), len(data), maxStateBytes>>20)
+	if len(data) > state.MaxBytes {
+		return time.Time{}, fmt.Errorf("state %s would have %d bytes, more than the %d MiB that are read: lower OVERLAP_SECONDS", s.StateURL(), len(data), state.MaxBytes>>20)
 	}
 	condition := storage.Conditions{GenerationMatch: old.generation}
 	if old.First() {

@@ -280,9 +280,9 @@ func TestTooLarge(t *testing.T) {
 			t.Errorf("%s %s", r.Method, r.URL)
 		}
 		return &http.Response{
-			StatusCode: http.StatusOK, ContentLength: maxStateBytes + 1, Request: r,
+			StatusCode: http.StatusOK, ContentLength: state.MaxBytes + 1, Request: r,
 			Header: http.Header{"X-Goog-Generation": {"1"}, "X-Goog-Metageneration": {"1"}},
-			Body:   io.NopCloser(io.LimitReader(zeros{}, maxStateBytes+1)),
+			Body:   io.NopCloser(io.LimitReader(zeros{}, state.MaxBytes+1)),
 		}, nil
 	})}
 	gcs, err := NewClient(t.Context(), option.WithHTTPClient(client), option.WithoutAuthentication())
@@ -291,7 +291,7 @@ func TestTooLarge(t *testing.T) {
 	}
 	st := New(gcs, Options{Layout: names.Layout{Bucket: "logs", Prefix: "feed", StateBucket: "logs", StateKey: stateKey}, Step: time.Minute})
 	s, err := st.Load(t.Context())
-	wantError(t, "load", err, fmt.Sprintf("larger than %d MiB", maxStateBytes>>20))
+	wantError(t, "load", err, fmt.Sprintf("larger than %d MiB", state.MaxBytes>>20))
 	if s != nil || errors.As(err, new(*Damaged)) {
 		t.Errorf("it is loaded, or damaged: %v", err)
 	}
@@ -299,9 +299,9 @@ func TestTooLarge(t *testing.T) {
 		return // encoding so much takes seconds
 	}
 	big := stateOf(1)
-	big.Organization = strings.Repeat("x", maxStateBytes)
+	big.Organization = strings.Repeat("x", state.MaxBytes)
 	_, err = st.Commit(t.Context(), &Snapshot{}, big)
-	wantError(t, "commit", err, fmt.Sprintf("more than the %d MiB that are read", maxStateBytes>>20), "gs://logs/"+stateKey, "OVERLAP_SECONDS")
+	wantError(t, "commit", err, fmt.Sprintf("more than the %d MiB that are read", state.MaxBytes>>20), "gs://logs/"+stateKey, "OVERLAP_SECONDS")
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)

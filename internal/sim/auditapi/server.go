@@ -53,6 +53,7 @@ type Server struct {
 	forbidden     bool
 	missingScopes bool
 	plain         bool
+	bad           map[string]int // by id of a record: the status of answers that would have it
 	requests      int
 	epoch         int // counts ExpireCursors; see record.served
 	added         int
@@ -201,6 +202,24 @@ func (s *Server) ExpireCursors() {
 	s.epoch++
 }
 
+// SetBad lets the API answer with this status where a page would have the record, as where
+// its own copy is damaged; with 200 the record comes without its id. 0 heals it.
+func (s *Server) SetBad(id string, status int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.bad == nil {
+		s.bad = map[string]int{}
+	}
+	s.bad[id] = status
+}
+
+// Heal makes every bad record a good one.
+func (s *Server) Heal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.bad)
+}
+
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, organization, requestID, err := s.serve(r)
@@ -250,8 +269,15 @@ func (s *Server) serve(r *http.Request) (body []byte, organization, requestID st
 	if err != nil {
 		return nil, organization, requestID, err
 	}
-	for _, rec := range records {
+	for i, rec := range records {
 		rec.served = s.epoch
+		switch status := s.bad[rec.id]; status {
+		case 0:
+		case http.StatusOK:
+			records[i] = &record{id: rec.id, raw: bytes.Replace(rec.raw, []byte(`"id"`), []byte(`"no id"`), 1)}
+		default:
+			return nil, organization, requestID, &apiError{status, "The server had an error while processing your request.", "server_error", "", ""}
+		}
 	}
 	return list(records, more), organization, requestID, nil
 }

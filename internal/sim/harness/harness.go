@@ -442,7 +442,7 @@ type Figures struct {
 	RateLimitWait          time.Duration
 	Bytes                  int64
 	Object                 string
-	OpenWindows            int
+	OpenWindows, SetAside  int
 	Watermark, Lag         int64
 	Duration               time.Duration
 }
@@ -489,6 +489,8 @@ func (f *Figures) set(name string, v slog.Value) {
 		f.Object = v.String()
 	case "open_windows":
 		f.OpenWindows = int(v.Int64())
+	case "set_aside":
+		f.SetAside = int(v.Int64())
 	case "watermark":
 		f.Watermark = v.Int64()
 	case "lag_seconds":
