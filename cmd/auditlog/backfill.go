@@ -31,6 +31,10 @@ collected begins. A range that holds collected seconds is refused; with --again
 its records are written once more. With filters (EVENT_TYPES, ...) other than the
 function's it needs --detach: a run here would read what is new with them, too.
 
+With --cancel the range is taken out of the backlog instead, as far as nothing of
+it has been read, or runs have set it aside since the API cannot serve it. Its
+records are not collected then, unless a later backfill asks for them.
+
 Ctrl-C ends the reading: what has been read is committed, and the scheduled runs
 collect the rest. OpenAI keeps audit logs for a limited time: the last line says
 how far back the API has answered.
@@ -43,13 +47,16 @@ when not.`,
 			if o.from == "" {
 				return errors.New("--from is required")
 			}
+			if o.cancel && (o.to == "" || o.again || o.detach) {
+				return errors.New("--cancel wants --from and --to, and neither --again nor --detach")
+			}
 			if want, err = auditlog.ParseBackfill(o.from, o.to, time.Now()); err != nil {
 				return fmt.Errorf("--%w", err)
 			}
 			return cobra.NoArgs(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			want.Again, want.Here = o.again, !o.detach
+			want.Again, want.Here, want.Cancel = o.again, !o.detach, o.cancel
 			return operate(cmd.Context(), func(ctx context.Context, op *operator) error {
 				return op.backfill(ctx, cmd.OutOrStdout(), want, o)
 			})
@@ -60,6 +67,7 @@ when not.`,
 	flags.StringVar(&o.to, "to", "", "where it ends (default: where what has been collected begins)")
 	flags.BoolVar(&o.again, "again", false, "write records again that have been collected before")
 	flags.BoolVar(&o.detach, "detach", false, "leave the reading to the scheduled runs")
+	flags.BoolVar(&o.cancel, "cancel", false, "take the range out of the backlog")
 	flags.BoolVar(&o.json, "json", false, "print the result as JSON")
 	for _, name := range []string{"from", "to"} {
 		if err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions([]string{"1d", "7d", "30d"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
@@ -72,6 +80,7 @@ when not.`,
 type backfillOptions struct {
 	from, to            string
 	again, detach, json bool
+	cancel              bool
 }
 
 // backfilled is what a backfill has come to.
@@ -90,6 +99,10 @@ func (op *operator) backfill(ctx context.Context, stdout io.Writer, want state.B
 	if err != nil {
 		op.log.Error("Backfill refused: " + err.Error())
 		return errLogged
+	}
+	if o.cancel {
+		op.log.Info(fmt.Sprintf("Backfill from %s to %s is cancelled: its records are not collected", from.Format(time.RFC3339), to.Format(time.RFC3339)))
+		return nil
 	}
 	result := backfilled{From: from, To: to, Detached: o.detach, Left: 1}
 	op.log.Info(fmt.Sprintf("Backfill from %s to %s is in the backlog", from.Format(time.RFC3339), to.Format(time.RFC3339)))

@@ -18,6 +18,8 @@ type Backfill struct {
 	Again bool
 	// Here means: by runs with these settings, not by the function.
 	Here bool
+	// Cancel takes the range out of the backlog, as far as nothing of it is read or it is set aside.
+	Cancel bool
 }
 
 // ErrCollected means that the range is collected, or in the backlog.
@@ -37,10 +39,65 @@ func (r *Refused) Unwrap() error { return r.Reason }
 // A range that overlaps what is already collected is refused, unless it is asked for again. Every
 // error is a *Refused.
 func (s *State) AddBackfill(want Backfill, f audit.Filter, tenant bool) (asked Span, added bool, err error) {
-	if asked, added, err = s.addBackfill(want, f, tenant); err != nil {
+	if want.Cancel {
+		asked, err = s.cancel(Span{Gte: want.From.Unix(), Lte: want.To.Unix()})
+		added = true
+	} else {
+		asked, added, err = s.addBackfill(want, f, tenant)
+	}
+	if err != nil {
 		err = &Refused{err}
 	}
 	return asked, added, err
+}
+
+func (s *State) cancel(asked Span) (Span, error) {
+	found := s.Stream.cancel(asked)
+	if s.Tenant != nil {
+		changed := *s.Tenant
+		s.Tenant = &changed
+		found = s.Tenant.cancel(asked) || found
+	}
+	if !found {
+		return asked, fmt.Errorf("the backlog has nothing from %s that could be cancelled: a window that runs have begun to read stays until it is read", asked)
+	}
+	return asked, nil
+}
+
+// cancel takes a range out of the backlog and of what is covered, and reports whether there was any.
+func (s *Stream) cancel(asked Span) (found bool) {
+	var backlog []Window
+	for _, w := range s.Backlog {
+		left := w.Left()
+		var kept []Span
+		switch {
+		case w.After == "":
+			kept = left.Without([]Span{asked})
+		case !w.SetAside || left.Gte < asked.Gte || left.Lte > asked.Lte:
+			kept = []Span{left}
+		}
+		if len(kept) == 1 && kept[0] == left {
+			backlog = append(backlog, w)
+			continue
+		}
+		found = true
+		for _, k := range kept {
+			backlog = append(backlog, Window{Gte: k.Gte, Lte: k.Lte, SetAside: w.SetAside, Filter: w.Filter})
+		}
+		left.Filter = w.Filter
+		var covered []Span
+		for _, c := range s.Covered {
+			if c.Filter == w.Filter {
+				covered = append(covered, c.Without(left.Without(kept))...)
+			} else {
+				covered = append(covered, c)
+			}
+		}
+		s.Covered = covered
+	}
+	s.Backlog = backlog
+	s.Watermark = s.ImpliedWatermark()
+	return found
 }
 
 func (s *State) addBackfill(want Backfill, f audit.Filter, tenant bool) (asked Span, added bool, err error) {

@@ -394,3 +394,66 @@ func TestCoveredRanges(t *testing.T) {
 		t.Errorf("%v where it is not known", list)
 	}
 }
+
+// TestCancel: what nothing is read of leaves the backlog and what is covered, and so does
+// what is set aside; what runs have begun to read stays.
+func TestCancel(t *testing.T) {
+	begun := Window{Gte: 700, Lte: 800, After: "c", AfterAt: 750, Top: 790}
+	aside := Window{Gte: 750, Lte: 800, After: "c", AfterAt: 750, Top: 790, SetAside: true}
+	unread := Window{Gte: 600, Lte: 650}
+	for _, tt := range []struct {
+		name     string
+		backlog  []Window
+		from, to int64
+		left     []Window
+		covered  []Span
+	}{
+		{"unread", []Window{begun, unread}, 600, 650, []Window{begun}, spans(651, 1000)},
+		{"more than the window", []Window{begun, unread}, 500, 699, []Window{begun}, spans(651, 1000)},
+		{"a part", []Window{unread}, 610, 620, []Window{{Gte: 621, Lte: 650}, {Gte: 600, Lte: 609}}, spans(621, 1000, 600, 609)},
+		{"set aside", []Window{aside, unread}, 750, 750, []Window{unread}, spans(751, 1000, 600, 749)},
+		{"a part of what is set aside", []Window{{Gte: 740, Lte: 800, After: "c", AfterAt: 750, Top: 790, SetAside: true}}, 750, 750, nil, nil},
+		{"begun", []Window{begun, unread}, 700, 800, nil, nil},
+		{"nothing there", []Window{begun, unread}, 900, 950, nil, nil},
+	} {
+		for _, tenant := range []bool{false, true} {
+			s := State{Stream: with(quietStream(), func(s *Stream) { s.Backlog = tt.backlog })}
+			if tenant {
+				other := s.Stream
+				s.Stream, s.Tenant = quietStream(), &other
+			}
+			before := s
+			if tenant {
+				kept := *s.Tenant
+				before.Tenant = &kept
+			}
+			want := since(tt.from, tt.to)
+			want.Cancel = true
+			_, changed, err := s.AddBackfill(want, "", false)
+			if tt.left == nil {
+				if !errors.As(err, new(*Refused)) {
+					t.Errorf("%s: error %v", tt.name, err)
+				}
+				continue
+			}
+			got := s.Stream
+			if tenant {
+				got = *s.Tenant
+			}
+			if err != nil || !changed || !slices.Equal(got.Backlog, tt.left) || !slices.Equal(got.Covered, tt.covered) || got.Watermark != got.ImpliedWatermark() {
+				t.Errorf("%s: changed %v, error %v, %+v", tt.name, changed, err, got)
+			}
+			if tenant && !slices.Equal(before.Tenant.Backlog, tt.backlog) {
+				t.Errorf("%s: changes the state that it began with", tt.name)
+			}
+		}
+	}
+
+	filtered := with(quietStream(), func(s *Stream) {
+		s.Backlog = []Window{{Gte: 600, Lte: 650, Filter: filterA}}
+		s.Covered = append(s.Covered, Span{600, 650, filterA})
+	})
+	if !filtered.cancel(Span{Gte: 0, Lte: 2000}) || !slices.Equal(filtered.Covered, spans(600, 1000)) {
+		t.Errorf("with a filter: %+v", filtered)
+	}
+}
