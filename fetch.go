@@ -195,7 +195,7 @@ func (r *run) writeNew(records []audit.Record, staged *store.Staged) error {
 			return err
 		}
 		if n > feedLineLimit {
-			r.log.Warn("A record is longer than the feed takes in one line (4 MB): SecOps will refuse its object", "id", rec.ID, "bytes", n)
+			r.log.Warn("A record is longer than the feed takes in one line (4 MB): SecOps will refuse its object", "id", audit.Shorten(rec.ID), "bytes", n)
 		}
 	}
 	return nil

@@ -46,6 +46,7 @@ import (
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
 	"github.com/googleapis/gax-go/v2"
 
+	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/checkup"
 	"example.com/auditlog/internal/cloudlog"
 	"example.com/auditlog/internal/config"
@@ -277,7 +278,7 @@ func sharedCollector(ctx context.Context) (*Collector, error) {
 
 // handle does what an event asks for: usually a run. After an error, Pub/Sub delivers the event again.
 func handle(ctx context.Context, e event.Event) error {
-	log := cloudlog.New(os.Stderr).With("event_id", e.ID()) // the framework gives such functions no trace
+	log := cloudlog.New(os.Stderr).With("event_id", audit.Shorten(e.ID())) // the framework gives such functions no trace
 	data, published, err := openEvent(e)
 	if err != nil {
 		log.Error(err.Error())
@@ -318,7 +319,7 @@ func handle(ctx context.Context, e event.Event) error {
 func openEvent(e event.Event) (message []byte, published time.Time, err error) {
 	const kind = "google.cloud.pubsub.topic.v1.messagePublished"
 	if e.Type() != kind {
-		return nil, published, fmt.Errorf("event type %q is not %q: point the function's trigger at a Pub/Sub topic", e.Type(), kind)
+		return nil, published, fmt.Errorf("event type %q is not %q: point the function's trigger at a Pub/Sub topic", audit.Shorten(e.Type()), kind)
 	}
 	var data struct {
 		Message *struct {
@@ -342,10 +343,7 @@ func openEvent(e event.Event) (message []byte, published time.Time, err error) {
 // and URLs are long.
 var notShort = regexp.MustCompile(`(?i)https?://[^\s"]*|%`)
 
-var oneLine = strings.NewReplacer("\r\n", "; ", "\n", "; ", "\r", "; ")
-
 // answer turns an error that has been logged into the function's answer.
 func answer(status int, err error) error {
-	text := notShort.ReplaceAllString(err.Error(), "…")
-	return cehttp.NewResult(status, "%s", oneLine.Replace(text))
+	return cehttp.NewResult(status, "%s", audit.Shorten(notShort.ReplaceAllString(err.Error(), "…")))
 }

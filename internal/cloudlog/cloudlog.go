@@ -18,7 +18,13 @@ func New(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{ReplaceAttr: cloudNames}))
 }
 
+// longest is the longest text of an entry, in bytes: an error may quote whatever answered.
+const longest = 16 << 10
+
 func cloudNames(groups []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindString && len(a.Value.String()) > longest {
+		a.Value = slog.StringValue(a.Value.String()[:longest] + "…")
+	}
 	if len(groups) > 0 {
 		return a
 	}

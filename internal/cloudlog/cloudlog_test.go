@@ -49,6 +49,28 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// TestOutsideText: no text from outside begins a line or a member of its own, or
+// fills the log.
+func TestOutsideText(t *testing.T) {
+	hostile := "a\r\n{\"severity\":\"EMERGENCY\"}\u2028\x1b[2J\x00\xff\",\"severity\":\"DEBUG"
+	for _, log := range []func(*slog.Logger){
+		func(l *slog.Logger) { l.Info(hostile) },
+		func(l *slog.Logger) { l.Info("x", "id", hostile) },
+		func(l *slog.Logger) { l.With("event_id", hostile).Info("x") },
+		func(l *slog.Logger) { l.Info(strings.Repeat(hostile, 1000), "id", strings.Repeat("x", 1<<20)) },
+	} {
+		var out bytes.Buffer
+		log(New(&out))
+		var m map[string]any
+		if err := json.Unmarshal(out.Bytes(), &m); err != nil || m["severity"] != "INFO" || bytes.Count(out.Bytes(), []byte("\n")) != 1 || bytes.ContainsAny(out.Bytes(), "\r\x1b\x00") {
+			t.Errorf("%.300q: %v", out.Bytes(), err)
+		}
+		if out.Len() > 100<<10 {
+			t.Errorf("an entry of %d bytes", out.Len())
+		}
+	}
+}
+
 // TestTerminal: people get plain text, and files get what Cloud Logging reads.
 func TestTerminal(t *testing.T) {
 	file, err := os.Create(filepath.Join(t.TempDir(), "log"))
