@@ -15,9 +15,10 @@ import (
 // loadState reads the state to build on.
 func (c *Collector) loadState(ctx context.Context) (*store.Snapshot, error) {
 	snapshot, err := c.store.Load(ctx)
+	damaged, isDamaged := errors.AsType[*store.Damaged](err)
 	switch {
-	case errors.As(err, new(*store.Damaged)):
-		return nil, fmt.Errorf("state %s is damaged: %w; nothing was collected or changed: restore an older version of the object, or mend last_effective_at in it (Unix seconds)", c.store.StateURL(), err)
+	case isDamaged:
+		return nil, fmt.Errorf("state %s is %w; nothing was collected or changed: %s", c.store.StateURL(), err, damaged.Remedy())
 	case err != nil:
 		return nil, fmt.Errorf("reading state %s: %w", c.store.StateURL(), store.Hint(err))
 	}

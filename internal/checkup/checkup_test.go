@@ -380,7 +380,9 @@ func TestCheckFindings(t *testing.T) {
 
 		{"first_run", func(h *harness.H) { h.Bucket.Delete("logs", stateName) }, "state", checkup.ResultOK, "the next run is the first, and reaches back 24 hours", ""},
 		{"damaged", func(h *harness.H) { write(h, stateName, `{"last_effective_at": -1}`) }, "state", checkup.ResultFailure, `"last_effective_at" is -1`,
-			"restore an older version of the object, or mend last_effective_at in it (Unix seconds); deleting it makes a first run"},
+			"restore an older generation of the object, or mend last_effective_at in it (Unix seconds); deleting it makes a first run"},
+		{"newer", func(h *harness.H) { write(h, stateName, `{"last_effective_at": 1, "version": 2}`) }, "state", checkup.ResultFailure, `is newer than this release: it has version 2`,
+			"deploy the newer release again, or restore an older generation of the object; deleting it makes a first run"},
 		{"damaged_skips", func(h *harness.H) { write(h, stateName, `{`) }, "staged", checkup.ResultSkipped, "see state", ""},
 		{"edited", edit(func(s *state.State) { s.Watermark -= 100 }), "state", checkup.ResultOK, "was set by hand", ""},
 		{"stale", func(*harness.H) { time.Sleep(4 * time.Hour) }, "state", checkup.ResultWarning, "by a run 4 hours ago: no run has committed since",

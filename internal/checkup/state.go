@@ -62,10 +62,10 @@ func (k *checkup) loadState(ctx context.Context) (*store.Snapshot, bool) {
 		return nil, false
 	}
 	snap, err := k.store.Load(ctx)
+	damaged, isDamaged := errors.AsType[*store.Damaged](err)
 	switch {
-	case errors.As(err, new(*store.Damaged)):
-		k.fail(check, "restore an older version of the object, or mend last_effective_at in it (Unix seconds); deleting it makes a first run",
-			"state %s is damaged, and runs refuse it: %s", k.store.StateURL(), k.show(err.Error()))
+	case isDamaged:
+		k.fail(check, damaged.Remedy()+"; deleting it makes a first run", "state %s is %s; runs refuse it", k.store.StateURL(), k.show(err.Error()))
 	case err != nil:
 		k.refused(ctx, check, "reading state "+k.store.StateURL(), err, k.forState("storage.objects.get"))
 	}

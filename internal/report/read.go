@@ -28,9 +28,10 @@ type Options struct {
 func Read(ctx context.Context, st *store.Store, now time.Time, o Options) (*Report, error) {
 	r := &Report{Time: now.UTC()}
 	snapshot, err := st.Load(ctx)
+	damaged, isDamaged := errors.AsType[*store.Damaged](err)
 	switch {
-	case errors.As(err, new(*store.Damaged)):
-		return nil, fmt.Errorf("state %s is damaged: %w; restore an older version of the object, or mend last_effective_at in it (Unix seconds)", st.StateURL(), err)
+	case isDamaged:
+		return nil, fmt.Errorf("state %s is %w; %s", st.StateURL(), err, damaged.Remedy())
 	case err != nil:
 		return nil, fmt.Errorf("reading state %s: %w", st.StateURL(), store.ReadHint(err, st.StateBucket))
 	}

@@ -270,7 +270,7 @@ func TestReadFails(t *testing.T) {
 				if r != nil {
 					t.Errorf("%s: a report %+v", tt.name, r)
 				}
-				if damaged := strings.Contains(err.Error(), "is damaged"); damaged != strings.Contains(err.Error(), "restore an older version of the object, or mend last_effective_at") {
+				if damaged := strings.Contains(err.Error(), "is damaged"); damaged != strings.Contains(err.Error(), "restore an older generation of the object, or mend last_effective_at") {
 					t.Errorf("%s: %v", tt.name, err)
 				}
 				continue

@@ -1,8 +1,10 @@
 package state
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,10 +14,14 @@ import (
 	"example.com/auditlog/internal/audit"
 )
 
+// knownKeys are the keys of this release, at any level.
+var knownKeys = strings.Fields(`last_effective_at last_run high backlog gte lte after after_at top top_id unordered filter covered
+	recent_ids recent recent_since tenant unread apart last_object staged staged_generation staged_bucket organization last_backfill version`)
+
 // FuzzDecodeState: any bytes are an error, or a state that a run can go on
 // from: it comes back as it was from being stored, and an edited watermark gives
 // up nothing at or after it, and where it was moved forward has nothing read
-// again. A backfill that it takes leaves such a state, too.
+// again. Keys that are not known survive. A backfill that it takes leaves such a state, too.
 func FuzzDecodeState(f *testing.F) {
 	for _, data := range []string{
 		`{"last_effective_at":1795397838,"last_run":"2026-11-24T01:00:02Z","high":1795484238,"backlog":[{"gte":1795397838,"lte":1795484238,"after":"audit_log-a","after_at":1795430000,"top":1795484000}],"recent_ids":{"audit_log-b":1795484238},"recent_since":1795484000,"last_object":"openai-auditlog/openai_auditlog_20261124_010002.ndjson","staged":"state/openai-auditlog/staged/x"}`,
@@ -29,6 +35,7 @@ func FuzzDecodeState(f *testing.F) {
 		`{"last_effective_at":10,"high":10,"backlog":[],"recent_ids":{},"recent_since":90}`,
 		`{"last_effective_at":90,"high":90,"filter":"event_types%5B%5D=a","tenant":{"last_effective_at":10,"high":60,"backlog":[{"gte":10,"lte":60,"filter":"project_ids%5B%5D=p"}]},"last_backfill":"b"}`,
 		`{"last_effective_at":90,"high":90,"covered":[{"gte":60,"lte":90,"filter":"event_types%5B%5D=a"},{"gte":10,"lte":20}],"tenant":{"last_effective_at":90,"high":90,"covered":[{"gte":30,"lte":90}]}}`,
+		`{"last_effective_at":90,"high":90,"version":1,"later":{"a":[1.50]},"backlog":[{"gte":10,"lte":60,"latest":"x"}],"tenant":{"last_effective_at":90,"high":90,"newer":null}}`,
 		`{"last_effective_at":-1}`,
 		`[]`,
 	} {
@@ -47,6 +54,7 @@ func FuzzDecodeState(f *testing.F) {
 			t.Fatalf("watermark %d, note %q; the rest implies %d", s.Watermark, note, implied)
 		}
 		stays(t, s)
+		keeps(t, data, s)
 
 		// covers reports whether a record at this time can still be collected.
 		covers := func(s *State, at int64) bool {
@@ -87,6 +95,41 @@ func FuzzDecodeState(f *testing.F) {
 			}
 		}
 	})
+}
+
+// keeps checks that a state is stored with the keys that this release does not
+// know, as they were in data.
+func keeps(t *testing.T, data []byte, s State) {
+	t.Helper()
+	var before, after map[string]any
+	if err := json.Unmarshal(bytes.TrimPrefix(data, []byte("\ufeff")), &before); err != nil {
+		return // a number that is none in Go
+	}
+	stored, err := Encode(s)
+	if err == nil {
+		err = json.Unmarshal(stored, &after)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	compare := func(before, after map[string]any) {
+		for key, value := range before {
+			known := slices.ContainsFunc(knownKeys, func(k string) bool { return strings.EqualFold(k, key) })
+			if !known && !cmp.Equal(after[key], value) {
+				t.Fatalf("%q was %v, and is %v", key, value, after[key])
+			}
+		}
+	}
+	compare(before, after)
+	tenants := 0
+	for key := range before {
+		if strings.EqualFold(key, "tenant") {
+			tenants++
+		}
+	}
+	if tenant, ok := before["tenant"].(map[string]any); ok && tenants == 1 {
+		compare(tenant, after["tenant"].(map[string]any))
+	}
 }
 
 // stays checks that a state comes back as it was from being stored.

@@ -100,6 +100,9 @@ type Stream struct {
 	// Own is set if High and RecentIDs are the collector's own: a record below High that is not
 	// among them has appeared late.
 	Own bool `json:"-"`
+	// Unknown has the members that this release does not know, as text: `,"key":value`, or more.
+	Unknown string `json:"-"`
+
 	// Rewound is set if the watermark was set back by hand and no run has committed that yet: the
 	// new window reads again what windows with its filter have.
 	Rewound bool `json:"-"`
@@ -196,8 +199,22 @@ func (s *State) Adopt() {
 
 // Encode returns the state object's bytes.
 func Encode(s State) ([]byte, error) {
-	data, err := json.Marshal(s)
-	return append(indent(data), '\n'), err
+	stored := struct {
+		State
+		Tenant  json.RawMessage `json:"tenant,omitempty"`
+		Version int             `json:"version"`
+	}{State: s, Version: version}
+	if s.Tenant != nil {
+		var err error
+		if stored.Tenant, err = marshal(*s.Tenant, s.Tenant.Unknown); err != nil {
+			return nil, err
+		}
+	}
+	data, err := marshal(stored, s.Unknown)
+	if err != nil {
+		return nil, err
+	}
+	return append(indent(data), '\n'), nil
 }
 
 // indent puts each member of an object, and each object of an array, on its own line, for people to
@@ -257,15 +274,19 @@ type storedStream struct {
 // Decode reads a state object. It refuses one that no collector can have written: guessing would
 // lose or repeat records. note describes an edit by hand.
 func Decode(data []byte, now time.Time) (s State, note string, err error) {
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // some editors write a byte order mark
+	if err := checkVersion(data); err != nil {
+		return State{}, "", err
+	}
 	var stored struct {
 		storedStream
-		Tenant *storedStream `json:"tenant"`
+		Tenant *storedTenant `json:"tenant"`
 		Staging
 		Organization string `json:"organization"`
 		LastBackfill string `json:"last_backfill"`
+		Version      any    `json:"version"`
 	}
-	// Some editors write a byte order mark.
-	if err := json.Unmarshal(bytes.TrimPrefix(data, []byte("\ufeff")), &stored); err != nil {
+	if stored.Unknown, err = unmarshal(data, &stored); err != nil {
 		return State{}, "", err
 	}
 	s = State{Staging: stored.Staging, Organization: stored.Organization, LastBackfill: stored.LastBackfill}
@@ -306,7 +327,7 @@ func (stored *storedStream) read(now time.Time) (s Stream, note string, err erro
 
 	s.Own = true
 	if stored.High == nil { // the Python function's
-		s = Stream{LastRun: s.LastRun, High: watermark}
+		s = Stream{LastRun: s.LastRun, High: watermark, Unknown: s.Unknown}
 	}
 	if implied := s.ImpliedWatermark(); watermark != implied {
 		note = fmt.Sprintf("last_effective_at was set by hand from %d to %d: reading goes on from there", implied, watermark)

@@ -28,6 +28,8 @@ type Window struct {
 	// Filter limits the window's records. It is fixed when the window begins, whatever the settings
 	// become.
 	Filter audit.Filter `json:"filter,omitempty"`
+
+	Unknown string `json:"-"` // see Stream.Unknown
 }
 
 // NewestToOldest is the order of a backlog.

@@ -18,6 +18,7 @@ import (
 	"cloud.google.com/go/storage"
 	"google.golang.org/api/option"
 
+	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/names"
 	"example.com/auditlog/internal/state"
 )
@@ -66,11 +67,26 @@ type Snapshot struct {
 // First reports whether there is no state yet.
 func (s *Snapshot) First() bool { return s.generation == 0 }
 
-// Damaged is a state object that no collector can have written.
+// Damaged is a state object that this release cannot continue from. Its text continues "state … is".
 type Damaged struct{ Err error }
 
-func (e *Damaged) Error() string { return e.Err.Error() }
+func (e *Damaged) Error() string {
+	text := audit.Shorten(e.Err.Error()) // it may quote the state
+	if errors.Is(e.Err, state.ErrNewer) {
+		return text
+	}
+	return "damaged: " + text
+}
+
 func (e *Damaged) Unwrap() error { return e.Err }
+
+// Remedy is what to do about it.
+func (e *Damaged) Remedy() string {
+	if errors.Is(e.Err, state.ErrNewer) {
+		return "deploy the newer release again, or restore an older generation of the object"
+	}
+	return "restore an older generation of the object, or mend last_effective_at in it (Unix seconds)"
+}
 
 // Load reads the state object. Only an absent object means a first run. The error is the storage
 // client's, or *Damaged.
@@ -84,15 +100,18 @@ func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
 	}
 	decoded, note, err := decode(data)
 	if err != nil {
-		return nil, &Damaged{err}
+		return nil, err
 	}
 	return &Snapshot{decoded, note, written, generation}, nil
 }
 
-// decode reads a state, and refuses one with an impossible staged object.
+// decode reads a state, and refuses one with an impossible staged object. Its error is *Damaged.
 func decode(data []byte) (s state.State, note string, err error) {
 	if s, note, err = state.Decode(data, time.Now()); err == nil {
 		err = names.CheckStaged(s.Staged, s.LastObject)
+	}
+	if err != nil {
+		err = &Damaged{err}
 	}
 	return s, note, err
 }
@@ -150,7 +169,7 @@ func (s *Store) Commit(ctx context.Context, old *Snapshot, next state.State) (ti
 		now, _, decodeErr := decode(found)
 		switch {
 		case decodeErr != nil:
-			return time.Time{}, fmt.Errorf("writing state %s: %w; and what is there now is damaged: %v", s.StateURL(), Hint(err), decodeErr)
+			return time.Time{}, fmt.Errorf("writing state %s: %w; and what is there now is %v", s.StateURL(), Hint(err), decodeErr)
 		case next.Staged != "" && next.Staged != old.State.Staged && now.Staged == next.Staged,
 			next.LastBackfill != old.State.LastBackfill && now.LastBackfill == next.LastBackfill:
 			return written, nil

@@ -229,9 +229,14 @@ func TestLoadFails(t *testing.T) {
 		} {
 			x.write(stateKey, data)
 			s, err := x.Load(t.Context())
-			if damaged := new(Damaged); s != nil || !errors.As(err, &damaged) || errors.Unwrap(err) == nil || err.Error() != damaged.Err.Error() {
+			if damaged := new(Damaged); s != nil || !errors.As(err, &damaged) || errors.Unwrap(err) == nil || err.Error() != "damaged: "+damaged.Err.Error() || !strings.HasSuffix(damaged.Remedy(), "(Unix seconds)") {
 				t.Errorf("%s: %+v, %v", name, s, err)
 			}
+		}
+		x.write(stateKey, `{"last_effective_at": 1, "version": 2}`)
+		s, err := x.Load(t.Context())
+		if damaged := new(Damaged); s != nil || !errors.As(err, &damaged) || !strings.HasPrefix(err.Error(), "newer than this release: it has version 2") || !strings.HasPrefix(damaged.Remedy(), "deploy the newer release again") {
+			t.Errorf("a later release's: %+v, %v", s, err)
 		}
 
 		x.write(stateKey, encoded(t, stateOf(1)))
@@ -444,6 +449,7 @@ func TestCommitReadsBack(t *testing.T) {
 		{name: "deleted", next: mine, fault: lost, times: 1, after: nil, result: refused("it was deleted during the run")},
 		{name: "first, deleted", first: true, next: mine, fault: fault.Fault{Kind: fault.Fail, Status: 403}, after: nil, result: refused("writing state gs://logs/" + stateKey + ": ")},
 		{name: "damaged", next: mine, fault: lost, times: 1, after: "{", result: refused("and what is there now is damaged: ")},
+		{name: "newer", next: mine, fault: lost, times: 1, after: `{"last_effective_at": 5, "version": 2}`, result: refused("and what is there now is newer than this release: ")},
 		{name: "damaged name", next: mine, fault: lost, times: 1, after: `{"last_effective_at": 5, "staged": "x"}`, result: refused("and what is there now is damaged: ", "no staged object has such a name")},
 		{name: "unreadable", next: mine, fault: lost, times: 1, after: mine, reads: fault.Fault{Kind: fault.Refuse, Status: 403}, result: refused("and it could not be read back: ", "403")},
 		{name: "unreadable, busy", next: mine, fault: lost, after: mine, reads: fault.Fault{Kind: fault.Refuse}, result: refused("and it could not be read back: ")},

@@ -561,4 +561,20 @@ var mutations = []mutation{
 		in:   "internal/plan",
 		test: "TestCursorIgnoredOnce",
 	},
+	{
+		name: "read a state of a later release",
+		file: "internal/state/version.go",
+		old:  "case v > version:",
+		new:  "case v > version+1000:",
+		in:   "internal/proof",
+		test: "TestNewerState",
+	},
+	{
+		name: "drop a later release's keys",
+		file: "internal/state/version.go",
+		old:  `append(data[:len(data)-1], unknown+"}"...)`,
+		new:  `append(data[:len(data)-1], "}"...)`,
+		in:   "internal/proof",
+		test: "TestLaterKeys",
+	},
 }
