@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // FinalLayout is the name, below the feed prefix, of a published object: a time layout, UTC. Names
@@ -91,9 +92,9 @@ func CheckStaged(staged, last string) error {
 	switch {
 	case staged == "":
 		return nil
-	case !strings.Contains(staged, "staged"):
+	case !strings.Contains(staged, "staged"), strings.ContainsFunc(staged, unicode.IsControl):
 		return fmt.Errorf(`"staged" is %q, and no staged object has such a name`, staged)
-	case !IsFinal(path.Base(last)):
+	case !IsFinal(path.Base(last)), strings.ContainsFunc(last, unicode.IsControl):
 		return fmt.Errorf(`"last_object" is %q, and "staged" needs a final name there`, last)
 	}
 	return nil

@@ -139,6 +139,8 @@ func TestCheckStaged(t *testing.T) {
 		{"x/y", "feed/" + final, `"staged" is "x/y", and no staged object has such a name`},
 		{"x/y", "", `"staged" is "x/y", and no staged object has such a name`},
 		{"state/staged/state.json/x", "", `"last_object" is "", and "staged" needs a final name there`},
+		{"staged\x1b[2J", "feed/" + final, `"staged" is "staged\x1b[2J", and no staged object has such a name`},
+		{"state/staged/state.json/x", "feed\n/" + final, `"last_object" is "feed\n/` + final + `", and "staged" needs a final name there`},
 		{"state/staged/state.json/x", "feed/x.ndjson", `"last_object" is "feed/x.ndjson", and "staged" needs a final name there`},
 	} {
 		got := ""

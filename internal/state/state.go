@@ -97,12 +97,12 @@ type Stream struct {
 	// Distinct is set once tenant-scoped records were seen to be others than come without tenant_only.
 	Distinct bool `json:"apart,omitempty"`
 
-	// Own is set if High and RecentIDs are the collector's own: a record below High that is not
-	// among them has appeared late.
-	Own bool `json:"-"`
 	// Unknown has the members that this release does not know, as text: `,"key":value`, or more.
 	Unknown string `json:"-"`
 
+	// Own is set if High and RecentIDs are the collector's own: a record below High that is not
+	// among them has appeared late.
+	Own bool `json:"-"`
 	// Rewound is set if the watermark was set back by hand and no run has committed that yet: the
 	// new window reads again what windows with its filter have.
 	Rewound bool `json:"-"`

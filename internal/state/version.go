@@ -20,13 +20,13 @@ const version = 1
 var ErrNewer = errors.New("newer than this release")
 
 // checkVersion refuses a later release's state, whatever else is in it. The first states have no
-// version.
+// version. It leaves it to the reading that follows to report data that is no JSON object.
 func checkVersion(data []byte) error {
 	var stored struct {
 		Version json.RawMessage `json:"version"`
 	}
-	if err := json.Unmarshal(data, &stored); err != nil || stored.Version == nil {
-		return err
+	if json.Unmarshal(data, &stored) != nil || stored.Version == nil {
+		return nil
 	}
 	switch v, err := audit.WholeNumber(stored.Version); {
 	case err != nil || v < 1:
