@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -9,8 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"example.com/auditlog/internal/sim/auditapi"
 	"example.com/auditlog/internal/sim/fault"
 	"example.com/auditlog/internal/sim/harness"
+	"example.com/auditlog/internal/state"
 )
 
 // TestSoak lives through days, with -long months, of hourly runs: faults and
@@ -44,6 +47,11 @@ func TestSoak(t *testing.T) {
 			t.Errorf("%s: never", row.name)
 		}
 	}
+	for _, f := range all {
+		if f.longest > 1 {
+			t.Errorf("%s: a range of %d seconds waits for a bad record", f.name, f.longest)
+		}
+	}
 }
 
 // figures are what a soak has been through.
@@ -51,6 +59,7 @@ type figures struct {
 	name                             string
 	runs, failed, died, raced        int
 	faults, outages, expired, landed int
+	bad, quirks, aside, longest      int
 	appeared, records, late          int
 	backlog                          int           // most windows
 	lag                              time.Duration // longest
@@ -70,6 +79,10 @@ var rows = []struct {
 	{"requests that landed late", func(f figures) int { return f.landed }},
 	{"outages of hours", func(f figures) int { return f.outages }},
 	{"times all cursors expired", func(f figures) int { return f.expired }},
+	{"records that the API could not serve", func(f figures) int { return f.bad }},
+	{"hours with empty pages or ignored cursors", func(f figures) int { return f.quirks }},
+	{"runs with ranges set aside", func(f figures) int { return f.aside }},
+	{"longest range set aside for half a day, in seconds", func(f figures) int { return f.longest }},
 	{"most windows in the backlog", func(f figures) int { return f.backlog }},
 	{"longest lag, in minutes", func(f figures) int { return int(f.lag.Minutes()) }},
 	{"late records collected", func(f figures) int { return f.late }},
@@ -113,6 +126,7 @@ func soak(t *testing.T, set setting, days int, seed uint64) (f figures) {
 		h.watch.skipRecords = true
 		start := time.Now()
 		var down outage
+		aside := map[state.Span]int{} // hours
 		for hour := range 24 * days {
 			for quarter := range 4 {
 				time.Sleep(time.Until(start.Add(time.Duration(4*hour+quarter) * 15 * time.Minute)))
@@ -134,6 +148,20 @@ func soak(t *testing.T, set setting, days int, seed uint64) (f figures) {
 			if one(60) {
 				h.API.ExpireCursors()
 				f.expired++
+			}
+			if one(20) { // for a day or so
+				records := h.API.Records()
+				h.API.SetBad(idOf(t, records[len(records)-1-rnd.IntN(min(20, len(records)))]), []int{200, 400, 500}[rnd.IntN(3)])
+				f.bad++
+			}
+			if one(24) {
+				h.API.Heal()
+			}
+			if one(30) {
+				h.API.SetQuirks(auditapi.Quirks{Hollow: rnd.IntN(4), Ignored: 3 * rnd.IntN(3)})
+				f.quirks++
+			} else {
+				h.API.SetQuirks(auditapi.Quirks{})
 			}
 			if one(100) {
 				down = outage{until: time.Now().Add(time.Duration(1+rnd.IntN(8)) * time.Hour), toAPI: one(2)}
@@ -165,6 +193,9 @@ func soak(t *testing.T, set setting, days int, seed uint64) (f figures) {
 						f.lag = max(f.lag, time.Duration(sum.Lag)*time.Second)
 						if err != nil {
 							f.failed++
+						}
+						if sum.SetAside > 0 {
+							f.aside++
 						}
 						mu.Unlock()
 						if err == nil {
@@ -198,6 +229,11 @@ func soak(t *testing.T, set setting, days int, seed uint64) (f figures) {
 			for s.land(rnd) {
 				f.landed++
 			}
+			for _, span := range h.setAside() {
+				if aside[span]++; aside[span] > 12 { // no outage is that long
+					f.longest = max(f.longest, int(span.Seconds()))
+				}
+			}
 			h.Logs.Reset()
 			if t.Failed() {
 				t.Fatalf("in hour %d, in this order:\n%s", hour, s.trace.String())
@@ -210,4 +246,31 @@ func soak(t *testing.T, set setting, days int, seed uint64) (f figures) {
 		f.records, f.lost, f.repeated, f.altered = r.Collected, r.Missing, r.Repeated, r.Altered+r.Unexpected
 	})
 	return f
+}
+
+func idOf(t *testing.T, raw []byte) string {
+	t.Helper()
+	var record struct{ ID string }
+	if err := json.Unmarshal(raw, &record); err != nil {
+		t.Fatal(err)
+	}
+	return record.ID
+}
+
+// setAside lists what windows of the state that are set aside have left.
+func (h *simulation) setAside() (list []state.Span) {
+	if len(h.Bucket.Objects(h.BucketOf("STATE_BUCKET"), h.Env["STATE_KEY"])) == 0 {
+		return nil
+	}
+	s := h.state()
+	backlog := s.Backlog
+	if s.Tenant != nil {
+		backlog = slices.Concat(backlog, s.Tenant.Backlog)
+	}
+	for _, w := range backlog {
+		if w.SetAside {
+			list = append(list, w.Left())
+		}
+	}
+	return list
 }

@@ -63,7 +63,7 @@ func (w *Window) Left() Span { return Span{Gte: w.Gte, Lte: w.LeftTo()} }
 // Advance notes that a page has been taken: the cursor moves to its last record.
 func (w *Window) Advance(p audit.Page) {
 	last := w.AfterAt
-	if w.After == "" {
+	if last == 0 { // no record is read
 		last = w.Lte
 	}
 	if w.Top == 0 && len(p.Records) > 0 {

@@ -54,6 +54,7 @@ type Server struct {
 	missingScopes bool
 	plain         bool
 	bad           map[string]int // by id of a record: the status of answers that would have it
+	quirks        Quirks
 	requests      int
 	epoch         int // counts ExpireCursors; see record.served
 	added         int
@@ -203,7 +204,7 @@ func (s *Server) ExpireCursors() {
 }
 
 // SetBad lets the API answer with this status where a page would have the record, as where
-// its own copy is damaged; with 200 the record comes without its id. 0 heals it.
+// its own copy is damaged; with 200 the record comes without its members. 0 heals it.
 func (s *Server) SetBad(id string, status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,11 +214,28 @@ func (s *Server) SetBad(id string, status int) {
 	s.bad[id] = status
 }
 
-// Heal makes every bad record a good one.
+// Quirks are faults of an API that answers 200.
+type Quirks struct {
+	Hollow  int // each so-manieth answer has no records, although more follow; 0: none
+	Ignored int // each so-manieth cursor is ignored, as a cache on the way does; 0: none
+}
+
+// SetQuirks replaces the quirks.
+func (s *Server) SetQuirks(q Quirks) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.quirks = q
+}
+
+// holeMark ends the cursor of an answer without records: reading goes on where that answer did.
+const holeMark = "~"
+
+// Heal makes every bad record a good one, and ends all quirks.
 func (s *Server) Heal() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.bad)
+	s.quirks = Quirks{}
 }
 
 // ServeHTTP implements http.Handler.
@@ -265,6 +283,13 @@ func (s *Server) serve(r *http.Request) (body []byte, organization, requestID st
 	if q.tenantOnly {
 		l = &s.tenant
 	}
+	if n := s.quirks.Hollow; n > 0 && s.requests%n == 0 {
+		return fmt.Appendf(nil, `{"object":"list","data":[],"first_id":null,"last_id":%s,"has_more":true}`, quote(q.after+holeMark)), organization, requestID, nil
+	}
+	if n := s.quirks.Ignored; n > 0 && s.requests%n == 0 {
+		q.after = ""
+	}
+	q.after = strings.TrimRight(q.after, holeMark)
 	records, more, err := l.page(q, s.epoch)
 	if err != nil {
 		return nil, organization, requestID, err
@@ -274,7 +299,7 @@ func (s *Server) serve(r *http.Request) (body []byte, organization, requestID st
 		switch status := s.bad[rec.id]; status {
 		case 0:
 		case http.StatusOK:
-			records[i] = &record{id: rec.id, raw: bytes.Replace(rec.raw, []byte(`"id"`), []byte(`"no id"`), 1)}
+			records[i] = &record{id: rec.id, raw: []byte(`{"object":"organization.audit_log"}`)}
 		default:
 			return nil, organization, requestID, &apiError{status, "The server had an error while processing your request.", "server_error", "", ""}
 		}

@@ -190,6 +190,7 @@ func (h *H) Put(tenant bool, kind string, ago int64) (id string) {
 // record must have reached the feed once, unchanged.
 func (h *H) Settle() {
 	h.T.Helper()
+	h.API.Heal()
 	h.APIFaults.Set(nil)
 	h.BucketFaults.Set(nil)
 	if h.Heal != nil {
