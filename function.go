@@ -205,7 +205,7 @@ type Summary struct {
 	Bytes         int64         // of the object written
 	Object        string        // its gs:// URL, "" for none
 	OpenWindows   int           // windows in the backlog, for the next runs
-	SetAside      int           // of those, windows that the API cannot serve
+	SetAside      int           // windows beside those, which the API cannot serve
 	Watermark     int64         // last_effective_at, Unix seconds
 	Overlap       int64         // seconds, at the end of what is collected, that the next run reads again
 	Lag           int64         // seconds since the oldest time of which records may be missing

@@ -39,8 +39,8 @@ func (r *run) load(ctx context.Context) (*store.Snapshot, error) {
 }
 
 func (r *run) updateFigures(s *state.State) {
-	r.sum.Watermark, r.sum.OpenWindows, r.sum.SetAside = s.Watermark, s.OpenWindows(r.cfg.TenantEvents), s.SetAside(r.cfg.TenantEvents)
-	r.sum.Overlap = s.Overlap(r.cfg.TenantEvents)
+	r.sum.OpenWindows, r.sum.SetAside = s.Windows(r.cfg.TenantEvents)
+	r.sum.Watermark, r.sum.Overlap = s.Watermark, s.Overlap(r.cfg.TenantEvents)
 	r.collectedTo = s.CollectedTo(r.cfg.TenantEvents)
 }
 

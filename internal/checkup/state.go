@@ -85,13 +85,14 @@ func age(s *store.Snapshot) time.Duration {
 func (k *checkup) judgeState(snap *store.Snapshot) {
 	s, age := &snap.State, age(snap)
 	text := fmt.Sprintf("all before %s is collected, by a run %s ago", audit.Time(s.Watermark), roughly(max(0, age)))
-	n, high := len(s.Backlog), s.High
+	open, setAside := s.Windows(k.cfg.TenantEvents)
+	high := s.High
 	if t := s.Tenant; t != nil && k.cfg.TenantEvents {
 		text += fmt.Sprintf(", of tenant-scoped records all before %s", audit.Time(t.Watermark))
-		n, high = n+len(t.Backlog), max(high, t.High)
+		high = max(high, t.High)
 	}
-	if n > 0 {
-		text += fmt.Sprintf("; windows left for the next runs: %d", n)
+	if open > 0 {
+		text += fmt.Sprintf("; windows left for the next runs: %d", open)
 	}
 	if snap.Note != "" {
 		text += "; " + snap.Note
@@ -100,9 +101,9 @@ func (k *checkup) judgeState(snap *store.Snapshot) {
 	case age > stateStale:
 		k.warn("state", "see whether the job in Cloud Scheduler is paused or fails, whether the topic has its trigger, and what the function's log says under \"Run failed\"",
 			"%s: no run has committed since", text)
-	case s.SetAside(k.cfg.TenantEvents) > 0:
+	case setAside > 0:
 		k.warn("state", "see what the runs' log says of each, under \"set aside\"; auditlog backfill --cancel gives one up",
-			"%s; ranges that the API cannot serve, set aside: %d", text, s.SetAside(k.cfg.TenantEvents))
+			"%s; ranges that the API cannot serve, set aside: %d", text, setAside)
 	case ahead > skewTolerated:
 		k.warn("state", "compare this host's clock, and that of the runs, with the API's; where \"high\" or last_effective_at was set by hand, set it back",
 			"%s; its \"high\" is %s ahead of now: until then, new records are looked for from there on", text, roughly(ahead))

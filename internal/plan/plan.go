@@ -159,7 +159,7 @@ func (p *Plan) Take(r Request, page audit.Page, others *audit.Page, idle int) Ou
 	if err != nil {
 		return Outcome{Cancel: p.stop(s, err)}
 	}
-	if s.stopReason == nil {
+	if o.Taken && s.stopReason == nil {
 		// No more segments than MAX_RECORDS has room for: the others would be left over.
 		for _, other := range p.streams {
 			if other.stopReason == nil && other.budget() > 0 {

@@ -20,7 +20,7 @@ type fault struct {
 
 const (
 	// maxFailures is how many pages in a row show that cutting is of no use now.
-	maxFailures = 4
+	maxFailures = 8
 	// maxSetAside bounds the segments that one stream is cut into for the sake of bad pages.
 	maxSetAside = 64
 )
@@ -117,9 +117,9 @@ func covers(a, b *segment) bool { return a.After == "" && a.Gte <= b.Gte && b.Lt
 func (s *stream) served(w *segment) {
 	s.failures = 0
 	if w.fault != nil {
-		w.fault.failures = 0
+		w.fault.failures = 0 // of the others that share it
+		w.fault = nil
 	}
-	w.fault = nil
 	for other := range s.open() {
 		if other.fault != nil && other.Filter == w.Filter {
 			other.fault.confirmed = true
@@ -171,9 +171,9 @@ func (s *stream) noteSetAside() (notes []Note) {
 func appendWindow(backlog []state.Window, w state.Window) []state.Window {
 	if n := len(backlog); n > 0 {
 		above := &backlog[n-1]
-		joined := state.Window{Gte: w.Gte, Lte: above.Lte, Filter: w.Filter}
-		if above.Gte == w.Lte+1 && *above == (state.Window{Gte: above.Gte, Lte: above.Lte, Filter: w.Filter}) && w == (state.Window{Gte: w.Gte, Lte: w.Lte, Filter: w.Filter}) {
-			*above = joined
+		unread := func(gte, lte int64) state.Window { return state.Window{Gte: gte, Lte: lte, Filter: w.Filter} }
+		if above.Gte == w.Lte+1 && w == unread(w.Gte, w.Lte) && *above == unread(above.Gte, above.Lte) {
+			above.Gte = w.Gte
 			return backlog
 		}
 	}

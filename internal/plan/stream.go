@@ -142,10 +142,10 @@ func (s *stream) answer(r Request) {
 	r.segment.underWay = false
 }
 
-// stop notes why no more is read. A fault counts more than a limit, and a contradiction more than
-// anything. It returns the requests that are no longer needed: they might retry for minutes.
+// stop notes why no more is read; a fault counts more than a limit. It returns the requests that are
+// no longer needed: they might retry for minutes.
 func (s *stream) stop(why error) (cancel []int) {
-	if _, contradicts := why.(*contradiction); contradicts || failure(s.stopReason) == nil {
+	if failure(s.stopReason) == nil {
 		s.stopReason = why
 	}
 	if failure(s.stopReason) != nil {

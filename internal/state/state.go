@@ -153,24 +153,19 @@ func (s *State) CollectedTo(tenant bool) int64 {
 	return to
 }
 
-// OpenWindows is the number of windows in the backlogs of all counted streams.
-func (s *State) OpenWindows(tenant bool) (n int) {
-	for _, stream := range s.counted(tenant) {
-		n += len(stream.Backlog)
-	}
-	return n
-}
-
-// SetAside is the number of windows set aside in the backlogs of all counted streams.
-func (s *State) SetAside(tenant bool) (n int) {
+// Windows counts the windows in the backlogs of all counted streams: those that wait, and those that
+// are set aside.
+func (s *State) Windows(tenant bool) (open, setAside int) {
 	for _, stream := range s.counted(tenant) {
 		for _, w := range stream.Backlog {
 			if w.SetAside {
-				n++
+				setAside++
+			} else {
+				open++
 			}
 		}
 	}
-	return n
+	return open, setAside
 }
 
 // Overlap is how many seconds, at the end of what is collected, all records are remembered: the

@@ -370,29 +370,35 @@ func TestCollectedTo(t *testing.T) {
 		tenant *Stream
 		on     bool // TENANT_EVENTS
 		to     int64
-		open   int
+
+		open, setAside int
 	}{
-		{"the last run", quiet, nil, true, at, 0},
-		{"the watermark, where it is later", later, nil, false, at + 5, 0},
-		{"the watermark, where a window is open", open, nil, false, 30, 2},
-		{"the watermark, where it was edited", edited, nil, false, 50, 0},
-		{"the watermark, where no run is known", own(50, "x"), nil, false, 50, 0},
-		{"both, the tenant's behind", quiet, &open, true, 30, 2},
-		{"both, the others behind", open, &quiet, true, 30, 2},
-		{"both behind", open, &edited, true, 30, 2},
-		{"without TENANT_EVENTS", quiet, &open, false, at, 0},
-		{"without the tenant's, which no run has read", quiet, &untouched, true, at, 0},
+		{"the last run", quiet, nil, true, at, 0, 0},
+		{"the watermark, where it is later", later, nil, false, at + 5, 0, 0},
+		{"the watermark, where a window is open", open, nil, false, 30, 2, 0},
+		{"the watermark, where it was edited", edited, nil, false, 50, 0, 0},
+		{"the watermark, where no run is known", own(50, "x"), nil, false, 50, 0, 0},
+		{"both, the tenant's behind", quiet, &open, true, 30, 2, 0},
+		{"both, the others behind", open, &quiet, true, 30, 2, 0},
+		{"both behind", open, &edited, true, 30, 2, 0},
+		{"without TENANT_EVENTS", quiet, &open, false, at, 0, 0},
+		{"without the tenant's, which no run has read", quiet, &untouched, true, at, 0, 0},
+		{"the last run, with one set aside", own(50, run, Window{Gte: 30, Lte: 30, SetAside: true}), nil, true, at, 0, 1},
+		{"a window that is open beside it", own(50, run, Window{Gte: 40, Lte: 45}, Window{Gte: 30, Lte: 30, SetAside: true}), nil, true, 40, 1, 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := State{Stream: tt.main, Tenant: tt.tenant}
-			if to, open := s.CollectedTo(tt.on), s.OpenWindows(tt.on); to != tt.to || open != tt.open {
-				t.Errorf("collected to %d, %d windows open; want %d, %d", to, open, tt.to, tt.open)
+			if to := s.CollectedTo(tt.on); to != tt.to {
+				t.Errorf("collected to %d, want %d", to, tt.to)
+			}
+			if open, setAside := s.Windows(tt.on); open != tt.open || setAside != tt.setAside {
+				t.Errorf("%d windows open and %d set aside, want %d and %d", open, setAside, tt.open, tt.setAside)
 			}
 		})
 	}
 	s := State{Stream: open, Tenant: &open}
-	if n := s.OpenWindows(true); n != 4 {
+	if n, _ := s.Windows(true); n != 4 {
 		t.Errorf("%d windows are open of both, want 4", n)
 	}
 }

@@ -164,8 +164,8 @@ var mutations = []mutation{
 	{
 		name: "move the watermark on an error",
 		file: "internal/plan/stream.go",
-		old:  "for w := range s.open() {\n\t\tnext.Backlog",
-		new:  "for _, w := range s.segments[len(s.segments):] {\n\t\tnext.Backlog",
+		old:  "next.Backlog = appendWindow(next.Backlog, w.Window)",
+		new:  "_ = appendWindow",
 		in:   "internal/plan",
 		test: "TestWindows",
 	},
@@ -332,8 +332,8 @@ var mutations = []mutation{
 	{
 		name: "read a window with the filter of now",
 		file: "internal/plan/stream.go",
-		old:  "Tenant: s.tenant, Filter: w.Filter}",
-		new:  "Tenant: s.tenant, Filter: s.settings.Filter}",
+		old:  "Tenant: s.tenant, Filter: w.Filter, Once",
+		new:  "Tenant: s.tenant, Filter: s.settings.Filter, Once",
 		in:   "internal/proof",
 		test: "TestFilters",
 	},
@@ -444,8 +444,8 @@ var mutations = []mutation{
 	{
 		name: "join a window below a cursor",
 		file: "internal/plan/setaside.go",
-		old:  "*above == (state.Window{Gte: above.Gte, Lte: above.Lte, Filter: w.Filter})",
-		new:  "above.Filter == w.Filter && !above.SetAside",
+		old:  "*above == unread(above.Gte, above.Lte) {",
+		new:  "above.Filter == w.Filter && !above.SetAside {",
 		in:   "internal/plan",
 		test: "TestAppendWindow",
 	},

@@ -198,7 +198,7 @@ func (h *H) Settle() {
 	}
 	for range 200 {
 		h.Pause()
-		if f := h.MustRun(); f.OpenWindows == 0 && f.Records == 0 {
+		if f := h.MustRun(); f.OpenWindows+f.SetAside+f.Records == 0 {
 			if err := h.Check(); err != nil {
 				h.T.Errorf("%v\n%s", err, h.Logs.String())
 			}
