@@ -276,8 +276,33 @@ func sharedCollector(ctx context.Context) (*Collector, error) {
 	return instance.Collector, nil
 }
 
+// answerTime is what the framework has for sending an answer after handle has returned it.
+const answerTime = time.Second
+
+// underWay is held, for reading, by each event until its answer is out.
+var underWay sync.RWMutex
+
+// terminated ends with SIGTERM, which a host sends before it stops: runs then commit what they have read. The
+// process exits once nothing is under way. The first event takes the signal: until then it ends the
+// process by itself, and commands that import this package have their own use for it.
+var terminated = sync.OnceValue(func() context.Context {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	context.AfterFunc(ctx, func() {
+		stop() // a second one does not wait
+		underWay.Lock()
+		os.Exit(128 + int(syscall.SIGTERM))
+	})
+	return ctx
+})
+
 // handle does what an event asks for: usually a run. After an error, Pub/Sub delivers the event again.
 func handle(ctx context.Context, e event.Event) error {
+	underWay.RLock()
+	defer time.AfterFunc(answerTime, underWay.RUnlock)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(terminated(), stop)()
+
 	log := cloudlog.New(os.Stderr).With("event_id", audit.Shorten(e.ID())) // the framework gives such functions no trace
 	data, published, err := openEvent(e)
 	if err != nil {
@@ -297,9 +322,6 @@ func handle(ctx context.Context, e event.Event) error {
 		log.Error(err.Error())
 		return answer(http.StatusInternalServerError, err)
 	}
-	// A host sends SIGTERM before it stops: the run then commits what it has read.
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
-	defer stop()
 	switch {
 	case message.check:
 		checkup.Log(log, c.Check(ctx)) // no error: a second delivery would find the same

@@ -465,8 +465,18 @@ func TestOddSettings(t *testing.T) {
 	}
 }
 
+// wantExit waits until the process has ended by itself.
+func (p process) wantExit(t *testing.T, how string) {
+	t.Helper()
+	defer time.AfterFunc(30*time.Second, func() { p.cmd.Process.Kill() }).Stop()
+	p.cmd.Wait()
+	if got := p.cmd.ProcessState.String(); got != how {
+		t.Errorf("ended with %q, want %q\n%s", got, how, p.log)
+	}
+}
+
 // TestSIGTERM: a host that shuts down gets what has been read committed, and the
-// next process goes on from there.
+// answer. The process then ends by itself, and the next one goes on from there.
 func TestSIGTERM(t *testing.T) {
 	h := newWorld(t)
 	h.Add(300, 1, 1)
@@ -486,9 +496,32 @@ func TestSIGTERM(t *testing.T) {
 		t.Errorf("state %+v, the feed sees %v", s, h.Names(feedFolder))
 	}
 	first.log.WaitFor(t, `"run":{"records":200,`)
+	first.wantExit(t, "exit status 143")
 
 	second := serve(t, h.Env)
 	second.run(t)
 	second.log.WaitFor(t, `"run":{"records":100,`)
 	second.settle(t, h)
+	second.cmd.Process.Signal(syscall.SIGTERM) // between two runs
+	second.wantExit(t, "exit status 143")
+}
+
+// TestSIGTERMAtOnce: a process that has had no event, or a second signal, waits for nothing.
+func TestSIGTERMAtOnce(t *testing.T) {
+	h := newWorld(t)
+	idle := serve(t, h.Env)
+	idle.cmd.Process.Signal(syscall.SIGTERM)
+	idle.wantExit(t, "signal: terminated")
+
+	stuck := serve(t, h.Env)
+	h.BucketFaults.Set(func(int, *http.Request) fault.Fault {
+		go func() { // until one comes after the first has been taken
+			for stuck.cmd.Process.Signal(syscall.SIGTERM) == nil {
+				time.Sleep(time.Millisecond)
+			}
+		}()
+		return fault.Fault{Kind: fault.Hang}
+	})
+	stuck.event()
+	stuck.wantExit(t, "signal: terminated")
 }

@@ -30,9 +30,9 @@ the platform does), and nobody else on your network should be able to trigger
 runs with your credentials. In a container, set --host 0.0.0.0.
 
 SIGINT (Ctrl-C) ends it at once, exit status 130: a run that dies on the way
-loses nothing, the next one takes up. SIGTERM ends it with status 143; during a
-run it first makes the run commit what it has read, as on Cloud Run, and a second
-one ends the server.`,
+loses nothing, the next one takes up. SIGTERM ends it with status 143. During a
+run it ends the reading first: the run commits what it has read and answers, as on
+Cloud Run. A second one ends the server at once.`,
 		Example: `  auditlog serve
   PORT=9000 auditlog serve --host 0.0.0.0`,
 		Args: cobra.NoArgs,

@@ -585,4 +585,20 @@ var mutations = []mutation{
 		in:   "internal/cloudlog",
 		test: "TestOutsideText",
 	},
+	{
+		name: "exit before the answer to a run that SIGTERM has ended",
+		file: "function.go",
+		old:  "underWay.Lock()\n",
+		new:  "_ = underWay.Lock\n",
+		in:   ".",
+		test: "TestSIGTERM",
+	},
+	{
+		name: "live on after SIGTERM",
+		file: "function.go",
+		old:  "os.Exit(128 + int(syscall.SIGTERM))",
+		new:  "underWay.Unlock()",
+		in:   ".",
+		test: "TestSIGTERM",
+	},
 }
