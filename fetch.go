@@ -25,6 +25,9 @@ const feedLineLimit = 4 << 20
 // Where pages contradict each other, the object may hold records twice. Then fetch starts over,
 // with a new object and a plan without that window.
 func (r *run) fetch(whole, reading context.Context, p *plan.Plan) (*plan.Plan, *store.Staged, error) {
+	end, _ := reading.Deadline()
+	r.patience = (time.Until(end) / 3).Round(time.Millisecond) // one that hangs leaves time for the others
+	r.comparing = min(compareTimeout, r.patience)
 	for {
 		staged := r.store.Stage(whole, r.started)
 		err := r.fetchSegments(reading, p, staged)
@@ -44,6 +47,8 @@ type request struct {
 	cancel   context.CancelFunc
 	buf      *bytes.Buffer // holds the page's records
 	retrying bool          // it has failed before
+
+	comparing time.Duration // the longest wait for others; less if it has been too long
 
 	// Set by the answer:
 	page   audit.Page
@@ -84,7 +89,7 @@ func (r *run) fetchSegments(ctx context.Context, p *plan.Plan, staged *store.Sta
 			if len(free) == 0 {
 				free = append(free, new(bytes.Buffer))
 			}
-			q := &request{Request: want, buf: free[len(free)-1]}
+			q := &request{Request: want, buf: free[len(free)-1], comparing: r.comparing}
 			free = free[:len(free)-1]
 			underWay[q.ID] = q
 			requestCtx, cancel := context.WithCancel(ctx)
@@ -128,20 +133,23 @@ func (r *run) fetchSegments(ctx context.Context, p *plan.Plan, staged *store.Sta
 }
 
 // compareTimeout is how long tenant-scoped records wait for those they are compared with: a slow
-// comparison must not hold them up.
+// comparison must not hold them up. Each one that is not answered in time halves it for the run.
 const compareTimeout = 45 * time.Second
 
 func (r *run) send(ctx context.Context, q *request, retried openai.Retried) {
 	began := time.Now()
-	q.page, q.err = r.api.Page(ctx, q.Request.Request, q.buf, retried)
+	api := r.api.Within(r.patience)
+	q.page, q.err = api.Page(ctx, q.Request.Request, q.buf, retried)
 	if q.err == nil && q.Compare && len(q.page.Records) > 0 {
 		others := q.Request.Request
 		others.Tenant, others.Limit = false, openai.MaxPageSize // room for what has appeared meanwhile
-		soon, cancel := context.WithTimeout(ctx, compareTimeout)
+		soon, cancel := context.WithTimeoutCause(ctx, q.comparing, fmt.Errorf("no answer within %s", q.comparing))
 		defer cancel()
-		page, err := r.api.Page(soon, others, new(bytes.Buffer), retried)
+		page, err := api.Page(soon, others, new(bytes.Buffer), retried)
 		if err == nil {
 			q.others = &page
+		} else if q.NotCompared = err; soon.Err() != nil {
+			q.comparing /= 2
 		}
 		q.err = ctx.Err() // a comparison that fails is no error, unless ctx has ended
 	}
@@ -156,6 +164,7 @@ func (r *run) take(ctx context.Context, p *plan.Plan, q *request, staged *store.
 		o = p.Fail(q.Request, failureOf(ctx, q.err))
 	} else {
 		r.pace.answered(q.took)
+		r.comparing = min(r.comparing, q.comparing)
 		o = p.Take(q.Request, q.page, q.others, r.pace.width-underWay)
 	}
 	if err := r.writeNew(o.New, staged); err != nil {

@@ -165,6 +165,8 @@ type run struct {
 	committed   time.Time // by the bucket's clock
 	looked      bool      // for a staged object; see sweep
 	pace        pace
+	patience    time.Duration // the longest that an attempt may take
+	comparing   time.Duration // the longest wait for a comparison; see compareTimeout
 }
 
 func (c *Collector) newRun(log *slog.Logger) *run {

@@ -67,6 +67,7 @@ type Client struct {
 	key     Key
 	agent   string // User-Agent
 	backoff gax.Backoff
+	attempt time.Duration // the longest attempt
 }
 
 // Options configure a Client.
@@ -90,7 +91,15 @@ func New(o Options) *Client {
 		key:     o.Key,
 		agent:   o.Agent,
 		backoff: o.Backoff,
+		attempt: attemptTimeout,
 	}
+}
+
+// Within returns a client whose attempts take that long at most.
+func (c *Client) Within(longest time.Duration) *Client {
+	limited := *c
+	limited.attempt = min(c.attempt, longest)
+	return &limited
 }
 
 // NewTransport keeps connections open between pages, asks for gzip, and bounds the wait for a
@@ -142,7 +151,11 @@ type Unreachable struct {
 func (e *Unreachable) Error() string { return "reaching the audit log API: " + e.text }
 func (e *Unreachable) Unwrap() error { return e.Err }
 
-func (c *Client) unreachable(err error) error {
+// unreachable explains the error of an attempt whose context is ctx.
+func (c *Client) unreachable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	// The error must not have the URL: whatever prints it takes the URL's escapes for verbs.
 	var u *url.Error
 	if errors.As(err, &u) {
@@ -211,7 +224,7 @@ type Retried func(err error, wait time.Duration)
 // Page reads one page into buf, and retries where that may help, until ctx ends; with r.Once it does
 // not send a request again that the API could not serve. It also retries an empty page with more to
 // come; one that stays empty is an answer like any other. A wait beyond ctx's deadline ends Page at
-// once. If ctx ends the first attempt, the error is ctx's own. Any other error is an *audit.Failure
+// once. If ctx ends the first attempt, the error is ctx's cause. Any other error is an *audit.Failure
 // around the last error of an attempt; its kind is Other where ctx has kept Page from another one.
 func (c *Client) Page(ctx context.Context, r audit.Request, buf *bytes.Buffer, retried Retried) (audit.Page, error) {
 	backoff := c.backoff
@@ -225,7 +238,7 @@ func (c *Client) Page(ctx context.Context, r audit.Request, buf *bytes.Buffer, r
 		case err == nil:
 			return p, nil
 		case ctx.Err() != nil && last == nil:
-			return audit.Page{}, ctx.Err()
+			return audit.Page{}, context.Cause(ctx)
 		case ctx.Err() != nil:
 			return audit.Page{}, &audit.Failure{Err: last}
 		case !retryable(err) || r.Once && failure(err, r).Kind == audit.Unserved:
@@ -250,7 +263,11 @@ func (c *Client) Page(ctx context.Context, r audit.Request, buf *bytes.Buffer, r
 }
 
 func (c *Client) get(ctx context.Context, r audit.Request, buf *bytes.Buffer) (audit.Page, error) {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	slow := fmt.Sprintf("no whole answer within %s", c.attempt)
+	if c.attempt < attemptTimeout {
+		slow += ": is RUN_TIMEOUT_SECONDS, or the service's request timeout, too short?"
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, c.attempt, errors.New(slow))
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url+"?"+r.Query(), nil)
 	if err != nil {
@@ -261,7 +278,7 @@ func (c *Client) get(ctx context.Context, r audit.Request, buf *bytes.Buffer) (a
 	req.Header.Set("User-Agent", c.agent)
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return audit.Page{}, c.unreachable(err)
+		return audit.Page{}, c.unreachable(ctx, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -274,7 +291,7 @@ func (c *Client) get(ctx context.Context, r audit.Request, buf *bytes.Buffer) (a
 		return audit.Page{}, errPageTooLarge
 	}
 	if err != nil {
-		return audit.Page{}, c.unreachable(err)
+		return audit.Page{}, c.unreachable(ctx, err)
 	}
 	p, err := audit.DecodePage(buf.Bytes(), r)
 	if err != nil {

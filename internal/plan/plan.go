@@ -68,6 +68,8 @@ type Request struct {
 	First bool // of its window in this run
 	// Compare asks to send the same request without tenant_only, too.
 	Compare bool
+	// NotCompared is why that request brought no page; its sender sets it.
+	NotCompared error
 
 	stream  *stream
 	segment *segment
@@ -254,7 +256,7 @@ func (s *stream) compare(r Request, page audit.Page, others *audit.Page) error {
 	case others == nil && s.distinct: // known to be distinct: no comparison needed
 		return nil
 	case others == nil:
-		return errors.New("tenant-scoped records wait: what comes without tenant_only, which they must be compared with, could not be read")
+		return fmt.Errorf("tenant-scoped records wait: what comes without tenant_only, which they must be compared with, could not be read: %v", r.NotCompared)
 	case slices.ContainsFunc(others.Records, func(o audit.Record) bool { return o.Identity() == page.Records[0].Identity() }):
 		return errTenantOnly
 	}

@@ -477,3 +477,62 @@ func TestStreamsShareWorkers(t *testing.T) {
 		t.Errorf("beside a stream that is refused reading takes %s, beside an empty one %s", beside, alone)
 	}
 }
+
+// TestStreamHangsInAShortRun: a stream that hangs takes a third of a run's reading, however
+// short that is, and not the other's only request.
+func TestStreamHangsInAShortRun(t *testing.T) {
+	for _, tenant := range []bool{true, false} {
+		for _, timeout := range []string{"8", "40"} {
+			inTenant(t, func(h *simulation) {
+				h.Env["RUN_TIMEOUT_SECONDS"], h.Env["PAGE_SIZE"] = timeout, "10"
+				h.Add(30, 500, 1)
+				h.MustRun() // the streams are known to be distinct
+				time.Sleep(time.Hour)
+				for i := range int64(900) {
+					h.Put(!tenant, "a", 5+i)
+				}
+				h.APIFaults.Set(ofTenant(tenant, fault.Fault{Kind: fault.Hang}))
+				others := new(inFlight)
+				h.APIFaults.SetHooks(others.wait(time.Millisecond), nil)
+				f, err := h.Run()
+				if f.Records != 900 || err == nil || !strings.Contains(err.Error(), "no whole answer within ") {
+					h.T.Errorf("tenant %v, %s s: %+v, %v", tenant, timeout, f, err)
+				}
+				h.APIFaults.SetHooks(nil, nil)
+				h.Settle()
+			})
+		}
+	}
+}
+
+// TestComparisonsWaitLittle: tenant windows do not wait, each anew, for a main stream that hangs; and what
+// waits for it says why.
+func TestComparisonsWaitLittle(t *testing.T) {
+	inTenant(t, func(h *simulation) {
+		h.Since = 0
+		h.Add(30, 500, 1)
+		h.MustRun()
+		for i := range time.Duration(10) {
+			to := time.Now().Add(-3*day - i*2*day)
+			for range 3 {
+				h.Put(true, "a", int64(time.Since(to)/time.Second)+60)
+			}
+			if _, _, err := h.collector().Backfill(h.T.Context(), h.Log, state.Backfill{From: to.Add(-day), To: to}); err != nil {
+				h.T.Fatal(err)
+			}
+		}
+		h.APIFaults.Set(ofTenant(false, fault.Fault{Kind: fault.Hang}))
+		if f, err := h.Run(); err == nil || f.Records != 30 || len(h.state().Tenant.Backlog) > 0 {
+			h.T.Errorf("%+v, %v; tenant %+v", f, err, h.state().Tenant)
+		}
+		h.Settle()
+	})
+	inTenant(t, func(h *simulation) {
+		h.Add(30, 5, 1)
+		h.APIFaults.Set(ofTenant(false, fault.Fault{Kind: fault.Refuse, Status: 500}))
+		if _, err := h.Run(); err == nil || !strings.Contains(err.Error(), "could not be read: audit log API answered 500") {
+			h.T.Errorf("error %v", err)
+		}
+		h.Settle()
+	})
+}

@@ -601,4 +601,20 @@ var mutations = []mutation{
 		in:   ".",
 		test: "TestSIGTERM",
 	},
+	{
+		name: "let one request wait as long as the run lasts",
+		file: "fetch.go",
+		old:  "(time.Until(end) / 3)",
+		new:  "time.Until(end)",
+		in:   "internal/proof",
+		test: "TestStreamHangsInAShortRun",
+	},
+	{
+		name: "let each window wait anew for a comparison",
+		file: "fetch.go",
+		old:  "q.comparing /= 2",
+		new:  "q.comparing /= 1",
+		in:   "internal/proof",
+		test: "TestComparisonsWaitLittle",
+	},
 }
