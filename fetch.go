@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"time"
 
@@ -55,6 +58,7 @@ type request struct {
 	others *audit.Page // the answer without tenant_only, where one was requested
 	err    error
 	took   time.Duration
+	memory int // of its pages, in bytes
 }
 
 // retry is a request that failed and is sent again.
@@ -89,8 +93,9 @@ func (r *run) fetchSegments(ctx context.Context, p *plan.Plan, staged *store.Sta
 			if len(free) == 0 {
 				free = append(free, new(bytes.Buffer))
 			}
-			q := &request{Request: want, buf: free[len(free)-1], comparing: r.comparing}
-			free = free[:len(free)-1]
+			last := len(free) - 1
+			q := &request{Request: want, buf: free[last], comparing: r.comparing}
+			free = slices.Delete(free, last, len(free))
 			underWay[q.ID] = q
 			requestCtx, cancel := context.WithCancel(ctx)
 			q.cancel = cancel
@@ -115,6 +120,7 @@ func (r *run) fetchSegments(ctx context.Context, p *plan.Plan, staged *store.Sta
 			}
 		case q := <-answers:
 			delete(underWay, q.ID)
+			r.pace.holds(q.memory)
 			if q.retrying {
 				retrying--
 			}
@@ -127,7 +133,7 @@ func (r *run) fetchSegments(ctx context.Context, p *plan.Plan, staged *store.Sta
 					underWay[id].cancel()
 				}
 			}
-			free = append(free, q.buf)
+			free = r.pace.keep(append(free, q.buf), len(underWay))
 		}
 	}
 }
@@ -140,12 +146,15 @@ func (r *run) send(ctx context.Context, q *request, retried openai.Retried) {
 	began := time.Now()
 	api := r.api.Within(r.patience)
 	q.page, q.err = api.Page(ctx, q.Request.Request, q.buf, retried)
+	q.memory = q.buf.Cap()
 	if q.err == nil && q.Compare && len(q.page.Records) > 0 {
 		others := q.Request.Request
 		others.Tenant, others.Limit = false, openai.MaxPageSize // room for what has appeared meanwhile
 		soon, cancel := context.WithTimeoutCause(ctx, q.comparing, fmt.Errorf("no answer within %s", q.comparing))
 		defer cancel()
-		page, err := api.Page(soon, others, new(bytes.Buffer), retried)
+		var buf bytes.Buffer
+		page, err := api.Page(soon, others, &buf, retried)
+		q.memory += buf.Cap()
 		if err == nil {
 			q.others = &page
 		} else if q.NotCompared = err; soon.Err() != nil {
@@ -229,11 +238,21 @@ func (r *run) retried(err error, wait time.Duration) {
 
 // pace is how many requests are sent in parallel: fewer where answers are much slower than the
 // fastest one, since then they wait for each other; more, up to FETCH_CONCURRENCY, where they are
-// not. A 429 halves it.
+// not. A 429 halves it. Their pages fit into the budget of memory, if each is as large as the largest so far.
 type pace struct {
 	width, most int
 	good        int           // answers since width was set
 	fastest     time.Duration // the fastest answer
+	budget      int           // bytes
+}
+
+// newPace leaves half of GOMEMLIMIT to all but pages.
+func newPace(most int) pace {
+	budget := 128 << 20
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
+		budget = int(limit / 2)
+	}
+	return pace{width: most, most: most, budget: budget}
 }
 
 func (p *pace) answered(took time.Duration) {
@@ -249,3 +268,15 @@ func (p *pace) answered(took time.Duration) {
 }
 
 func (p *pace) rateLimited() { p.width, p.good = max(1, p.width/2), 0 }
+
+// holds notes that a request takes so many bytes.
+func (p *pace) holds(bytes int) {
+	p.most = max(1, min(p.most, p.budget/max(1, bytes)))
+	p.width = min(p.width, p.most)
+}
+
+// keep drops free buffers that are not needed beside those of the requests under way.
+func (p *pace) keep(free []*bytes.Buffer, underWay int) []*bytes.Buffer {
+	needed := max(0, p.width-underWay)
+	return slices.Delete(free, min(needed, len(free)), len(free))
+}

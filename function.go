@@ -173,7 +173,7 @@ func (c *Collector) newRun(log *slog.Logger) *run {
 	for _, w := range c.cfg.Warnings() {
 		log.Warn(w.Text, "remedy", w.Remedy)
 	}
-	return &run{Collector: c, log: log, started: time.Now(), pace: pace{width: c.cfg.Concurrency, most: c.cfg.Concurrency}}
+	return &run{Collector: c, log: log, started: time.Now(), pace: newPace(c.cfg.Concurrency)}
 }
 
 func (r *run) plan(snapshot *store.Snapshot) *plan.Plan {

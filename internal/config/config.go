@@ -37,7 +37,7 @@ type Config struct {
 	StateBucket string     `env:"STATE_BUCKET" help:"bucket of the state and of staged objects (default: GCS_BUCKET)"`
 	MaxRecords  int        `env:"MAX_RECORDS" envDefault:"5000" help:"most records a run; the rest follows in the next runs"`
 	PageSize    int        `env:"PAGE_SIZE" envDefault:"100" help:"records a request, 1 to 100"`
-	Concurrency int        `env:"FETCH_CONCURRENCY" envDefault:"4" help:"most requests to the API at once, 1 to 32; a 429 or slow answers lower it for a while"`
+	Concurrency int        `env:"FETCH_CONCURRENCY" envDefault:"4" help:"most requests to the API at once, 1 to 32; a 429, slow answers or large pages lower it for a while"`
 	Lookback    int64      `env:"LOOKBACK_HOURS" envDefault:"24" help:"how far back the first run reaches, in hours"`
 	Overlap     int64      `env:"OVERLAP_SECONDS" envDefault:"120" help:"how far a run reaches behind what is collected, for records that appear late, in seconds"`
 	BaseURL     string     `env:"OPENAI_BASE_URL" envDefault:"https://api.openai.com/v1" help:"API base URL: a regional host or a proxy"`

@@ -2,7 +2,9 @@ package proof
 
 import (
 	"fmt"
+	"io"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -260,6 +262,62 @@ func TestOneSecondSideBySide(t *testing.T) {
 		if sum := h.MustRun(); sum.Records != 2501 {
 			t.Errorf("%+v", sum)
 		}
+		h.Settle()
+	})
+}
+
+// padded pads each answer of the API with white space, and counts the bytes that are under way at once.
+type padded struct {
+	http.RoundTripper
+	padding   string
+	mu        sync.Mutex
+	now, most int
+}
+
+func (p *padded) add(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.now += n
+	p.most = max(p.most, p.now)
+}
+
+func (p *padded) RoundTrip(r *http.Request) (*http.Response, error) {
+	p.add(len(p.padding))
+	resp, err := p.RoundTripper.RoundTrip(r)
+	if err != nil {
+		p.add(-len(p.padding))
+		return nil, err
+	}
+	resp.Body = &paddedBody{io.MultiReader(resp.Body, strings.NewReader(p.padding)), resp.Body, p}
+	return resp, nil
+}
+
+type paddedBody struct {
+	io.Reader
+	io.Closer
+	p *padded
+}
+
+func (b *paddedBody) Close() error {
+	b.p.add(-len(b.p.padding))
+	return b.Closer.Close()
+}
+
+// TestLargePages: the pages under way at once fit into a budget of memory, however many
+// FETCH_CONCURRENCY allows.
+func TestLargePages(t *testing.T) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(256 << 20))
+	inBubble(t, func(t *testing.T, h *simulation) {
+		h.Env["FETCH_CONCURRENCY"], h.Env["PAGE_SIZE"] = "8", "20"
+		h.Add(240, 5, 300)
+		h.APIFaults.SetHooks(new(inFlight).wait(50*time.Millisecond), nil)
+		c := h.Connect(nil)
+		api := &padded{RoundTripper: c.API, padding: strings.Repeat(" ", 20<<20)} // 32 MiB of a buffer
+		c.API = api
+		if f, err := h.RunWith(t.Context(), c); err != nil || f.Records != 240 || api.most > 80<<20 || api.most < 40<<20 {
+			t.Errorf("%+v, %v; %d MiB at once", f, err, api.most>>20)
+		}
+		h.APIFaults.SetHooks(nil, nil)
 		h.Settle()
 	})
 }

@@ -185,6 +185,7 @@ func TestPeakMemory(t *testing.T) {
 		{200_000, 0, "4", 80},
 		{5_000, 0, "32", 60},
 		{600, 310_000, "4", 240}, // pages of 31 MB
+		{800, 250_000, "8", 240},
 	} {
 		h := overTCP(t)
 		h.Env["MAX_RECORDS"], h.Env["FETCH_CONCURRENCY"] = "1000000", tt.concurrency

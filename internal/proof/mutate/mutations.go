@@ -617,4 +617,20 @@ var mutations = []mutation{
 		in:   "internal/proof",
 		test: "TestComparisonsWaitLittle",
 	},
+	{
+		name: "read large pages side by side, however much memory they take",
+		file: "fetch.go",
+		old:  "r.pace.holds(q.memory)\n",
+		new:  "",
+		in:   "internal/proof",
+		test: "TestLargePages",
+	},
+	{
+		name: "forget the largest page",
+		file: "fetch.go",
+		old:  "p.most = max(1, min(p.most, p.budget/max(1, bytes)))",
+		new:  "p.most = max(1, p.budget/max(1, bytes))",
+		in:   ".",
+		test: "TestPaceWithinMemory",
+	},
 }
