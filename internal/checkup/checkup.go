@@ -124,23 +124,10 @@ func (k *checkup) fail(check, remedy, format string, args ...any) {
 	k.add(check, ResultFailure, fmt.Sprintf(format, args...), remedy)
 }
 
-// otherKeys are prefixes of keys that are not Admin keys. They may change without notice, and the
-// API decides: no key is refused for its prefix.
-var otherKeys = []struct{ prefix, kind string }{
-	{"sk-proj-", "a project's key"},
-	{"sk-svcacct-", "a service account's key"},
-	{"sess-", "a browser session's key"},
-}
-
 func (k *checkup) settings() {
 	warnings := k.cfg.Warnings()
-	for _, other := range otherKeys {
-		if strings.HasPrefix(string(k.cfg.AdminKey), other.prefix) {
-			warnings = append(warnings, config.Warning{
-				Text:   fmt.Sprintf("OPENAI_ADMIN_KEY begins with %s, as %s does", other.prefix, other.kind),
-				Remedy: "create an Admin key (platform.openai.com, Settings > Organization > Admin keys) and set OPENAI_ADMIN_KEY to it",
-			})
-		}
+	if prefix, kind := k.cfg.AdminKey.OtherKind(); kind != "" {
+		warnings = append(warnings, config.Warning{Text: fmt.Sprintf("OPENAI_ADMIN_KEY begins with %s, as %s does", prefix, kind), Remedy: openai.KeyRemedy})
 	}
 	if len(warnings) > 0 {
 		var texts, remedies []string

@@ -54,6 +54,27 @@ func (Key) MarshalText() ([]byte, error) { return []byte(hidden), nil }
 // Hide removes the key from outside text: some proxies repeat it in their answers.
 func (k Key) Hide(s string) string { return strings.ReplaceAll(s, string(k), hidden) }
 
+// otherKeys are prefixes of keys that are not Admin keys. They may change without notice, and the
+// API decides: no key is refused for its prefix.
+var otherKeys = []struct{ prefix, kind string }{
+	{"sk-proj-", "a project's key"},
+	{"sk-svcacct-", "a service account's key"},
+	{"sess-", "a browser session's key"},
+}
+
+// OtherKind returns the prefix that shows that a key is not an Admin key, and what it is; else "".
+func (k Key) OtherKind() (prefix, kind string) {
+	for _, other := range otherKeys {
+		if strings.HasPrefix(string(k), other.prefix) {
+			return other.prefix, other.kind
+		}
+	}
+	return "", ""
+}
+
+// KeyRemedy is what to do about a key that is not an Admin key.
+const KeyRemedy = "create an Admin key (platform.openai.com, Settings > Organization > Admin keys) and set OPENAI_ADMIN_KEY to it"
+
 // DefaultBackoff is the wait between attempts at one page, if the API asks for none.
 var DefaultBackoff = gax.Backoff{Initial: time.Second, Max: 30 * time.Second, Multiplier: 2}
 
@@ -124,7 +145,7 @@ func NewTransport() *http.Transport {
 type Error struct {
 	Status  int           // HTTP status
 	API     bool          // the body is the API's own error, not a proxy's
-	Code    string        // the API's "code", "" for none
+	Code    string        // the API's "code", else its "type"
 	Param   string        // the API's "param": the parameter at fault
 	Message string        // the API's own message, shortened
 	Wait    time.Duration // what Retry-After asks for; negative when absent
@@ -208,7 +229,7 @@ func retryable(err error) bool {
 		case http.StatusRequestTimeout, http.StatusConflict:
 			return true
 		case http.StatusTooManyRequests:
-			return e.Code != noQuota
+			return !e.noQuota()
 		case http.StatusForbidden:
 			return !e.API // a CDN's or proxy's answer, which may differ next time
 		}
@@ -309,7 +330,7 @@ func (c *Client) refusal(resp *http.Response) *Error {
 	var parsed struct {
 		Error struct {
 			Message, Param *string
-			Code           any
+			Code, Type     any
 		}
 	}
 	text := string(body)
@@ -318,39 +339,49 @@ func (c *Client) refusal(resp *http.Response) *Error {
 		if parsed.Error.Param != nil {
 			e.Param = *parsed.Error.Param
 		}
-		e.Code, _ = parsed.Error.Code.(string)
+		if e.Code, _ = parsed.Error.Code.(string); e.Code == "" {
+			e.Code, _ = parsed.Error.Type.(string)
+		}
 	}
 	e.Message = c.show(text)
 	if e.Status >= 300 && e.Status < 400 {
 		e.Message = "redirect not followed, it would carry the key elsewhere"
 	}
-	e.Hint = e.advice(strings.ToLower(text))
+	_, kind := c.key.OtherKind()
+	e.Hint = e.advice(strings.ToLower(text), kind != "")
 	return e
 }
 
 // Codes of errors, where they are more precise than the status.
 const (
-	noQuota    = "insufficient_quota"
 	badCountry = "unsupported_country_region_territory"
 	badAddress = "ip_not_authorized"
 )
 
-// advice returns what to do about an error; text is its message in lower case. The status alone
-// would blame the key for the fault of a country, an address or a proxy.
-func (e *Error) advice(text string) string {
+// noQuota reports whether there is no quota left and the API names no time when there will be.
+func (e *Error) noQuota() bool { return e.Code == "insufficient_quota" && e.Wait <= 0 }
+
+// advice returns what to do about an error; text is its message in lower case, and otherKey a key that
+// is not an Admin key. The status alone would blame the key for the fault of a country, an address or a proxy.
+func (e *Error) advice(text string, otherKey bool) string {
 	refused := e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
+	says := func(s string) bool { return strings.Contains(text, s) }
 	switch {
 	case e.Status >= 300 && e.Status < 400:
 		return "set OPENAI_BASE_URL to the API's final address"
-	case refused && !e.API:
+	case refused && !e.API && !says("missing scopes"):
 		return "something between here and the API refuses, a proxy, a firewall or a CDN: let requests to OPENAI_BASE_URL pass"
 	case e.Code == badCountry:
 		return "OpenAI does not serve the country that the request came from: run the function in a region that it serves"
-	case e.Code == badAddress, refused && strings.Contains(text, "request ip"):
+	case e.Code == badAddress, refused && says("request ip"):
 		return "ask an owner of the organization to add the address that requests leave from to its IP allow list, or give the function a fixed one"
-	case e.Code == noQuota:
+	case e.noQuota():
 		return "the organization has no quota left, and waiting does not help: look at its billing and limits"
-	case e.Status == http.StatusUnauthorized && strings.Contains(text, "missing scopes"):
+	case e.API && says("audit log") && (says("enable") || says("activat")):
+		return "audit logging is off: ask an owner of the organization to enable it, Settings > Organization > Data controls"
+	case refused && (otherKey || says("key type") || says("session key")):
+		return "OPENAI_ADMIN_KEY is not an Admin key: " + KeyRemedy
+	case refused && says("missing scopes"):
 		return "give the key the scope api.audit_logs.read"
 	case e.Status == http.StatusUnauthorized:
 		return "OPENAI_ADMIN_KEY is wrong or revoked: create an Admin key and set it"

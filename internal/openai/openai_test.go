@@ -11,6 +11,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -125,7 +127,7 @@ func TestAnswers(t *testing.T) {
 	}{
 		{"401", openAI(401, "Incorrect API key provided", ""), 1, []string{"401", "Incorrect API key provided", "OPENAI_ADMIN_KEY"}},
 		{"401 for want of a scope", openAI(401, "Missing scopes: api.audit_logs.read", ""), 1, []string{"401", "give the key the scope api.audit_logs.read"}},
-		{"403", openAI(403, "Audit logging is not enabled", ""), 1, []string{"403", "Audit logging is not enabled", "Data controls", "Organization Owner"}},
+		{"403", openAI(403, "Audit logging is not enabled", ""), 1, []string{"403", "Audit logging is not enabled", "audit logging is off", "Data controls"}},
 		{"404", raw(404, "<h1>Not Found</h1>"), 1, []string{"404", "OPENAI_BASE_URL", "Not Found"}},
 		{"400", openAI(400, "Bad limit", "limit"), 1, []string{"400", "Bad limit"}},
 		{"a proxy that answers with the key", raw(403, "you sent Authorization: Bearer "+testKey), maxAttempts, []string{"403", "you sent", "[secret]", "something between here and the API refuses"}},
@@ -284,6 +286,69 @@ func TestRefusals(t *testing.T) {
 		if want := fmt.Sprintf("audit log API answered %d%s", tt.status, tt.want); err == nil || err.Error() != want || requests != 1 {
 			t.Errorf("%d requests, error\n%v, want\n%s", requests, err, want)
 		}
+	}
+}
+
+// TestAdvice: code, message and key say what is wrong where the status alone does not.
+func TestAdvice(t *testing.T) {
+	const (
+		wrong = "OPENAI_ADMIN_KEY is wrong or revoked: create an Admin key and set it"
+		other = "OPENAI_ADMIN_KEY is not an Admin key: " + KeyRemedy
+	)
+	for _, tt := range []struct {
+		key    Key
+		file   string
+		header []string
+		want   string
+	}{
+		{testKey, "error-401-ip.json", nil, "ask an owner of the organization to add the address that requests leave from to its IP allow list, or give the function a fixed one"},
+		{testKey, "error-401-key.json", nil, wrong},
+		{testKey, "error-401-scopes.json", nil, "give the key the scope api.audit_logs.read"},
+		{testKey, "error-403-cdn.html", nil, "something between here and the API refuses, a proxy, a firewall or a CDN: let requests to OPENAI_BASE_URL pass"},
+		{testKey, "error-403-country.json", nil, "OpenAI does not serve the country that the request came from: run the function in a region that it serves"},
+		{testKey, "error-403-kind.json", nil, other},
+		{testKey, "error-403-off.json", nil, "audit logging is off: ask an owner of the organization to enable it, Settings > Organization > Data controls"},
+		{testKey, "error-403-role.json", nil, "OPENAI_ADMIN_KEY must be an Admin key of an Organization Owner, and audit logging must be enabled: Settings > Organization > Data controls"},
+		{testKey, "error-429-quota.json", nil, "the organization has no quota left, and waiting does not help: look at its billing and limits"},
+		{testKey, "error-429-quota.json", []string{"Retry-After", "1"}, ""},
+
+		{"sk-proj-0123", "error-401-key.json", nil, other},
+		{"sk-proj-0123", "error-401-scopes.json", nil, other},
+		{"sk-proj-0123", "error-401-ip.json", nil, "ask an owner of the organization to add the address that requests leave from to its IP allow list, or give the function a fixed one"},
+		{"sk-proj-0123", "error-403-cdn.html", nil, "something between here and the API refuses, a proxy, a firewall or a CDN: let requests to OPENAI_BASE_URL pass"},
+		{"sk-proj-0123", "error-403-off.json", nil, "audit logging is off: ask an owner of the organization to enable it, Settings > Organization > Data controls"},
+		{"sk-svcacct-0123", "error-403-role.json", nil, other},
+		{"sess-0123", "error-401-key.json", nil, other},
+		{"sk-0123", "error-401-key.json", nil, wrong},
+	} {
+		body, err := os.ReadFile("testdata/" + tt.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, err := strconv.Atoi(strings.Split(tt.file, "-")[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := inMemory(func(*http.Request) (*http.Response, error) { return response(status, string(body), tt.header...), nil })
+		c.key = tt.key
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2) // no attempt follows a wait of a second
+		_, err = c.Page(ctx, testRequest, new(bytes.Buffer), func(error, time.Duration) {})
+		cancel()
+		var e *Error
+		if !errors.As(err, &e) || e.Hint != tt.want || e.API != (tt.file != "error-403-cdn.html") {
+			t.Errorf("%s with the key %.8s…: error %v", tt.file, string(tt.key), err)
+		}
+		if waits := strings.Contains(fmt.Sprint(err), "the next attempt"); waits != (tt.header != nil) {
+			t.Errorf("%s, %v: %v", tt.file, tt.header, err)
+		}
+	}
+
+	// Missing scopes are the API's word also where the error is a text alone.
+	c := inMemory(func(*http.Request) (*http.Response, error) {
+		return response(401, `{"error":"You have insufficient permissions. Missing scopes: api.audit_logs.read."}`), nil
+	})
+	if _, err := c.Page(t.Context(), testRequest, new(bytes.Buffer), nil); err == nil || !strings.Contains(err.Error(), "give the key the scope") {
+		t.Errorf("error %v", err)
 	}
 }
 

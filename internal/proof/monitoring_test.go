@@ -2,15 +2,18 @@ package proof
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"example.com/auditlog"
+	"example.com/auditlog/internal/openai"
 	"example.com/auditlog/internal/sim/fault"
 )
 
@@ -155,5 +158,69 @@ func (h *simulation) refuse(status int) {
 	}
 	if _, err := h.Run(); err == nil {
 		h.T.Errorf("a run answered %d ended well", status)
+	}
+}
+
+// TestAdvice: what to do about an answer is said in the same words in the log, by the check, in the alert
+// that watches for it, and in the README.
+func TestAdvice(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile("../../deploy/monitoring/alerts/refused.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var alert struct {
+		Conditions []struct {
+			ConditionMatchedLog struct{ Filter string }
+		}
+		Documentation struct{ Content string }
+	}
+	if err := json.Unmarshal(data, &alert); err != nil {
+		t.Fatal(err)
+	}
+	filter := regexp.MustCompile(`jsonPayload\.message=~"(.*)"`).FindStringSubmatch(alert.Conditions[0].ConditionMatchedLog.Filter)
+	files, err := filepath.Glob("../openai/testdata/error-*")
+	if err != nil || len(files) < 9 {
+		t.Fatalf("%d answers, %v", len(files), err)
+	}
+	hints := map[string]string{}
+	for _, file := range files {
+		body, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, err := strconv.Atoi(strings.Split(filepath.Base(file), "-")[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		inBubble(t, func(t *testing.T, h *simulation) {
+			h.APIFaults.Set(func(int, *http.Request) fault.Fault {
+				return fault.Fault{Kind: fault.Refuse, Status: status, Body: string(body)}
+			})
+			_, err := h.Run()
+			var e *openai.Error
+			if !errors.As(err, &e) || e.Hint == "" || hints[e.Hint] != "" {
+				t.Fatalf("%s: error %v, as %s", file, err, hints[e.Hint])
+			}
+			hints[e.Hint] = file
+			h.WantLog("(" + e.Hint + ")")
+			if !regexp.MustCompile(filter[1]).MatchString("Run failed: " + err.Error()) {
+				t.Errorf("%s: the alert does not match %v", file, err)
+			}
+			if !strings.Contains(alert.Documentation.Content, "\n- "+e.Hint) || !strings.Contains(string(readme), e.Hint+"`") {
+				t.Errorf("%s: the alert or the README does not say %q", file, e.Hint)
+			}
+			for _, f := range h.collector().Check(t.Context()) {
+				if f.Check == "api" && f.Remedy != e.Hint {
+					t.Errorf("%s: the check says %q, the log %q", file, f.Remedy, e.Hint)
+				}
+			}
+		})
+	}
+	if n := strings.Count(alert.Documentation.Content, "\n- "); n != len(hints) {
+		t.Errorf("the alert has %d remedies, there are %d", n, len(hints))
 	}
 }

@@ -633,4 +633,20 @@ var mutations = []mutation{
 		in:   ".",
 		test: "TestPaceWithinMemory",
 	},
+	{
+		name: "take a project's key for one that is wrong",
+		file: "internal/openai/openai.go",
+		old:  "(otherKey || says(\"key type\")",
+		new:  "(says(\"key type\")",
+		in:   "internal/openai",
+		test: "TestAdvice",
+	},
+	{
+		name: "not wait for a quota though the API names a time",
+		file: "internal/openai/openai.go",
+		old:  "&& e.Wait <= 0 }",
+		new:  "}",
+		in:   "internal/openai",
+		test: "TestAdvice",
+	},
 }
