@@ -303,7 +303,8 @@ func (c *Client) get(ctx context.Context, r audit.Request, buf *bytes.Buffer) (a
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return audit.Page{}, c.refusal(resp)
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
+		return audit.Page{}, c.refusal(resp, body)
 	}
 
 	buf.Reset()
@@ -316,6 +317,9 @@ func (c *Client) get(ctx context.Context, r audit.Request, buf *bytes.Buffer) (a
 	}
 	p, err := audit.DecodePage(buf.Bytes(), r)
 	if err != nil {
+		if e := c.refusal(resp, buf.Bytes()[:min(buf.Len(), maxErrorBytes)]); e.API {
+			return audit.Page{}, e
+		}
 		return audit.Page{}, err
 	}
 	p.Organization = strings.ToValidUTF8(resp.Header.Get("openai-organization"), "\uFFFD") // as the state stores it
@@ -323,9 +327,8 @@ func (c *Client) get(ctx context.Context, r audit.Request, buf *bytes.Buffer) (a
 	return p, nil
 }
 
-// refusal reads an answer other than 200.
-func (c *Client) refusal(resp *http.Response) *Error {
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
+// refusal explains an answer that is not a page.
+func (c *Client) refusal(resp *http.Response, body []byte) *Error {
 	e := &Error{Status: resp.StatusCode, Wait: retryAfter(resp.Header)}
 	var parsed struct {
 		Error struct {
@@ -344,7 +347,7 @@ func (c *Client) refusal(resp *http.Response) *Error {
 		}
 	}
 	e.Message = c.show(text)
-	if e.Status >= 300 && e.Status < 400 {
+	if e.redirects() {
 		e.Message = "redirect not followed, it would carry the key elsewhere"
 	}
 	_, kind := c.key.OtherKind()
@@ -358,6 +361,10 @@ const (
 	badAddress = "ip_not_authorized"
 )
 
+func (e *Error) redirects() bool {
+	return e.Status >= 300 && e.Status < 400 && e.Status != http.StatusNotModified
+}
+
 // noQuota reports whether there is no quota left and the API names no time when there will be.
 func (e *Error) noQuota() bool { return e.Code == "insufficient_quota" && e.Wait <= 0 }
 
@@ -367,8 +374,10 @@ func (e *Error) advice(text string, otherKey bool) string {
 	refused := e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
 	says := func(s string) bool { return strings.Contains(text, s) }
 	switch {
-	case e.Status >= 300 && e.Status < 400:
+	case e.redirects():
 		return "set OPENAI_BASE_URL to the API's final address"
+	case e.Status < 400 && !e.API:
+		return "the audit log API does not answer so: check OPENAI_BASE_URL, and a proxy or a cache on the way"
 	case refused && !e.API && !says("missing scopes"):
 		return "something between here and the API refuses, a proxy, a firewall or a CDN: let requests to OPENAI_BASE_URL pass"
 	case e.Code == badCountry:

@@ -249,6 +249,7 @@ func apiError(message, param string) string {
 func TestRefusals(t *testing.T) {
 	const (
 		redirect = "redirect not followed, it would carry the key elsewhere (set OPENAI_BASE_URL to the API's final address)"
+		notSo    = "(the audit log API does not answer so: check OPENAI_BASE_URL, and a proxy or a cache on the way)"
 		between  = "(something between here and the API refuses, a proxy, a firewall or a CDN: let requests to OPENAI_BASE_URL pass)"
 		address  = "(ask an owner of the organization to add the address that requests leave from to its IP allow list, or give the function a fixed one)"
 		owner    = "(OPENAI_ADMIN_KEY must be an Admin key of an Organization Owner, and audit logging must be enabled: Settings > Organization > Data controls)"
@@ -258,10 +259,10 @@ func TestRefusals(t *testing.T) {
 		status     int
 		body, want string // want follows the status
 	}{
-		{204, "", " No Content"},
-		{299, "x", " : x"},
+		{204, "", " No Content " + notSo},
+		{299, "x", " : x " + notSo},
 		{300, "x", " Multiple Choices: " + redirect},
-		{304, "", " Not Modified: " + redirect},
+		{304, "", " Not Modified " + notSo},
 		{399, "x", " : " + redirect},
 		{400, "x", " Bad Request: x"},
 		{400, apiError("Missing scopes: x", ""), " Bad Request: Missing scopes: x"},

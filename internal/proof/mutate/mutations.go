@@ -649,4 +649,12 @@ var mutations = []mutation{
 		in:   "internal/openai",
 		test: "TestAdvice",
 	},
+	{
+		name: "take any answer below 300 for a page",
+		file: "internal/openai/openai.go",
+		old:  "if resp.StatusCode != http.StatusOK {",
+		new:  "if resp.StatusCode >= 300 {",
+		in:   "internal/openai",
+		test: "TestHostileAnswers",
+	},
 }
