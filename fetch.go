@@ -144,25 +144,36 @@ const compareTimeout = 45 * time.Second
 
 func (r *run) send(ctx context.Context, q *request, retried openai.Retried) {
 	began := time.Now()
-	api := r.api.Within(r.patience)
-	q.page, q.err = api.Page(ctx, q.Request.Request, q.buf, retried)
+	q.page, q.err = r.api.Within(r.patience).Page(ctx, q.Request.Request, q.buf, retried)
 	q.memory = q.buf.Cap()
 	if q.err == nil && q.Compare && len(q.page.Records) > 0 {
-		others := q.Request.Request
-		others.Tenant, others.Limit = false, openai.MaxPageSize // room for what has appeared meanwhile
-		soon, cancel := context.WithTimeoutCause(ctx, q.comparing, fmt.Errorf("no answer within %s", q.comparing))
-		defer cancel()
-		var buf bytes.Buffer
-		page, err := api.Page(soon, others, &buf, retried)
-		q.memory += buf.Cap()
-		if err == nil {
-			q.others = &page
-		} else if q.NotCompared = err; soon.Err() != nil {
-			q.comparing /= 2
-		}
+		r.compare(ctx, q, retried)
 		q.err = ctx.Err() // a comparison that fails is no error, unless ctx has ended
 	}
 	q.took = time.Since(began)
+}
+
+// compare sends q without tenant_only, too.
+func (r *run) compare(ctx context.Context, q *request, retried openai.Retried) {
+	ctx, cancel := context.WithTimeoutCause(ctx, q.comparing, fmt.Errorf("no answer within %s", q.comparing))
+	defer cancel()
+	others := q.Request.Request
+	others.Tenant = false
+	var buf bytes.Buffer
+	for others.Limit = openai.MaxPageSize; ; others.Limit /= 2 { // room for what has appeared meanwhile
+		page, err := r.api.Page(ctx, others, &buf, retried)
+		q.memory = q.buf.Cap() + buf.Cap()
+		if err == nil {
+			q.others = &page
+			return
+		}
+		if failureOf(ctx, err).Kind != audit.PageTooLarge || others.Limit == 1 {
+			if q.NotCompared = err; ctx.Err() != nil {
+				q.comparing /= 2
+			}
+			return
+		}
+	}
 }
 
 // take gives an answer to the plan and acts on the outcome: it writes the new records, and returns

@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -266,10 +267,11 @@ func TestOneSecondSideBySide(t *testing.T) {
 	})
 }
 
-// padded pads each answer of the API with white space, and counts the bytes that are under way at once.
+// padded pads each answer of the API with white space for each record that is asked for, and counts the
+// bytes that are under way at once.
 type padded struct {
 	http.RoundTripper
-	padding   string
+	size      int // of a record's
 	mu        sync.Mutex
 	now, most int
 }
@@ -281,25 +283,32 @@ func (p *padded) add(n int) {
 	p.most = max(p.most, p.now)
 }
 
+var spaces = bytes.Repeat([]byte(" "), 64<<20)
+
 func (p *padded) RoundTrip(r *http.Request) (*http.Response, error) {
-	p.add(len(p.padding))
-	resp, err := p.RoundTripper.RoundTrip(r)
+	limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
 	if err != nil {
-		p.add(-len(p.padding))
 		return nil, err
 	}
-	resp.Body = &paddedBody{io.MultiReader(resp.Body, strings.NewReader(p.padding)), resp.Body, p}
+	n := limit * p.size
+	p.add(n)
+	resp, err := p.RoundTripper.RoundTrip(r)
+	if err != nil {
+		p.add(-n)
+		return nil, err
+	}
+	resp.Body = &paddedBody{io.MultiReader(resp.Body, bytes.NewReader(spaces[:n])), resp.Body, func() { p.add(-n) }}
 	return resp, nil
 }
 
 type paddedBody struct {
 	io.Reader
 	io.Closer
-	p *padded
+	closed func()
 }
 
 func (b *paddedBody) Close() error {
-	b.p.add(-len(b.p.padding))
+	b.closed()
 	return b.Closer.Close()
 }
 
@@ -312,12 +321,26 @@ func TestLargePages(t *testing.T) {
 		h.Add(240, 5, 300)
 		h.APIFaults.SetHooks(new(inFlight).wait(50*time.Millisecond), nil)
 		c := h.Connect(nil)
-		api := &padded{RoundTripper: c.API, padding: strings.Repeat(" ", 20<<20)} // 32 MiB of a buffer
+		api := &padded{RoundTripper: c.API, size: 1 << 20} // 32 MiB of a buffer each
 		c.API = api
 		if f, err := h.RunWith(t.Context(), c); err != nil || f.Records != 240 || api.most > 80<<20 || api.most < 40<<20 {
 			t.Errorf("%+v, %v; %d MiB at once", f, err, api.most>>20)
 		}
 		h.APIFaults.SetHooks(nil, nil)
+		h.Settle()
+	})
+}
+
+// TestLargeRecords: pages that are too large are asked for with fewer records, also where tenant-scoped
+// ones are compared with the others.
+func TestLargeRecords(t *testing.T) {
+	inTenant(t, func(h *simulation) {
+		h.Add(30, 5, 300)
+		c := h.Connect(nil)
+		c.API = &padded{RoundTripper: c.API, size: 600 << 10}
+		if f, err := h.RunWith(h.T.Context(), c); err != nil || f.Records != 30 {
+			h.T.Errorf("%+v, %v", f, err)
+		}
 		h.Settle()
 	})
 }

@@ -657,4 +657,12 @@ var mutations = []mutation{
 		in:   "internal/openai",
 		test: "TestHostileAnswers",
 	},
+	{
+		name: "compare with a page that is too large",
+		file: "fetch.go",
+		old:  "if failureOf(ctx, err).Kind != audit.PageTooLarge || others.Limit == 1 {",
+		new:  "if true {",
+		in:   "internal/proof",
+		test: "TestLargeRecords",
+	},
 }
