@@ -524,8 +524,8 @@ var mutations = []mutation{
 	{
 		name: "blame the key for what is not the API's answer",
 		file: "internal/openai/openai.go",
-		old:  "case refused && !e.API:",
-		new:  "case refused && e.Status == 0:",
+		old:  "case refused && !e.API &&",
+		new:  "case refused && e.Status == 0 &&",
 		in:   "internal/openai",
 		test: "TestRefusals",
 	},
