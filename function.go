@@ -255,27 +255,29 @@ func (r *run) end(err error) Summary {
 	return r.sum
 }
 
-// instance is this process's collector. It is made on first use: the start must need neither the
+// connections are this process's own. They are made on first use: the start must need neither the
 // network nor valid settings.
-var instance struct {
+var connections struct {
 	sync.Mutex
-	*Collector
+	Options
 }
 
-func sharedCollector(ctx context.Context) (*Collector, error) {
-	instance.Lock()
-	defer instance.Unlock()
-	if instance.Collector == nil {
-		cfg, err := config.Load(env.ToMap(os.Environ()))
-		if err != nil {
-			return nil, err
-		}
-		// The client outlives the event that creates it.
-		if instance.Collector, err = New(context.WithoutCancel(ctx), cfg, Options{}); err != nil {
-			return nil, err
-		}
+// newCollector reads the settings anew: since the last event, the key's file may have changed.
+func newCollector(ctx context.Context) (*Collector, error) {
+	cfg, err := config.Load(env.ToMap(os.Environ()))
+	if err != nil {
+		return nil, err
 	}
-	return instance.Collector, nil
+	connections.Lock()
+	defer connections.Unlock()
+	if connections.Storage == nil {
+		// The client outlives the event that creates it.
+		if connections.Storage, err = store.NewClient(context.WithoutCancel(ctx)); err != nil {
+			return nil, err
+		}
+		connections.Transport = openai.NewTransport()
+	}
+	return New(ctx, cfg, connections.Options)
 }
 
 // answerTime is what the framework has for sending an answer after handle has returned it.
@@ -319,7 +321,7 @@ func handle(ctx context.Context, e event.Event) error {
 	if message.doubt != "" {
 		log.Warn("Message not understood, and taken for a run: " + message.doubt)
 	}
-	c, err := sharedCollector(ctx)
+	c, err := newCollector(ctx)
 	if err != nil {
 		log.Error(err.Error())
 		return answer(http.StatusInternalServerError, err)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -429,6 +430,27 @@ func TestServer(t *testing.T) {
 	}
 	h.API.SetKey(world.Key)
 	p.settle(t, h)
+}
+
+// TestKeyRotated: an instance takes a new key from its file with the next run. While the file cannot be
+// read, runs fail and name it.
+func TestKeyRotated(t *testing.T) {
+	h := newWorld(t)
+	file := filepath.Join(t.TempDir(), "key")
+	h.Env["OPENAI_ADMIN_KEY"], h.Env["OPENAI_ADMIN_KEY_FILE"] = "", file
+	p := serve(t, h.Env)
+	for _, key := range []string{world.Key, "sk-admin-rotated"} {
+		h.API.SetKey(key)
+		if status := p.event(); status != 500 {
+			t.Fatalf("without the key %q: %d\n%s", key, status, p.log)
+		}
+		if err := os.WriteFile(file, []byte(key+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p.run(t)
+	}
+	p.log.WaitFor(t, `bad settings: OPENAI_ADMIN_KEY_FILE: \"`+file+`\": cannot be read: `)
+	p.log.WaitFor(t, "API answered 401")
 }
 
 // TestServerWithBadSettings: the server starts, and each event is told all that

@@ -12,9 +12,11 @@ import (
 	"io/fs"
 	"math"
 	"net/url"
+	"os"
 	"path"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -31,7 +33,8 @@ import (
 // Python function's, where that has them.
 type Config struct {
 	Bucket      string     `env:"GCS_BUCKET,required,notEmpty" help:"bucket that the SecOps feed reads"`
-	AdminKey    openai.Key `env:"OPENAI_ADMIN_KEY,required,notEmpty" help:"OpenAI Admin key with the scope api.audit_logs.read"`
+	AdminKey    openai.Key `env:"OPENAI_ADMIN_KEY" help:"OpenAI Admin key with the scope api.audit_logs.read (required, here or in a file)"`
+	KeyFile     string     `env:"OPENAI_ADMIN_KEY_FILE" help:"file with the key, if OPENAI_ADMIN_KEY is empty; each run reads it anew"`
 	Prefix      string     `env:"GCS_PREFIX" envDefault:"openai-auditlog" help:"feed prefix: the folder that the feed reads"`
 	StateKey    string     `env:"STATE_KEY" envDefault:"openai-auditlog/state.json" help:"name of the state object; keep it outside GCS_PREFIX"`
 	StateBucket string     `env:"STATE_BUCKET" help:"bucket of the state and of staged objects (default: GCS_BUCKET)"`
@@ -98,6 +101,7 @@ func Load(environ map[string]string) (Config, error) {
 			fault(name, "%d is not in %d to %d", v, low, high)
 		}
 	}
+	c.loadKey(fault)
 	c.loadFilter(fault)
 	within("MAX_RECORDS", int64(c.MaxRecords), 1, math.MaxInt32)
 	within("PAGE_SIZE", int64(c.PageSize), 1, openai.MaxPageSize)
@@ -106,15 +110,6 @@ func Load(environ map[string]string) (Config, error) {
 	within("OVERLAP_SECONDS", c.Overlap, 0, 366*24*3600)
 	within("RUN_TIMEOUT_SECONDS", c.RunTimeout, 1, 24*3600)
 
-	// A key from a file or a secret manager often ends in a line break.
-	c.AdminKey = openai.Key(strings.TrimSpace(string(c.AdminKey)))
-	switch key := string(c.AdminKey); {
-	case failed["OPENAI_ADMIN_KEY"]:
-	case strings.Trim(key, "\"'`“”‘’") != key:
-		fault("OPENAI_ADMIN_KEY", "has quotes around it: set it without them (its value is not shown)")
-	case key == "" || strings.ContainsFunc(key, notVisibleASCII):
-		fault("OPENAI_ADMIN_KEY", "holds characters that no key has (its value is not shown)")
-	}
 	for _, name := range []string{"GCS_BUCKET", "GCS_PREFIX", "STATE_KEY", "STATE_BUCKET"} {
 		// Cloud Storage would refuse these names, some only after the commit.
 		if v := environ[name]; !nameable(v) {
@@ -158,6 +153,30 @@ func Load(environ map[string]string) (Config, error) {
 		return Config{}, fmt.Errorf("bad settings: %s", strings.Join(faults, "; "))
 	}
 	return c, nil
+}
+
+// loadKey takes the key from the environment, or else from its file. No fault shows the key.
+func (c *Config) loadKey(fault func(name, format string, args ...any)) {
+	name, where := "OPENAI_ADMIN_KEY", ""
+	if c.AdminKey == "" && c.KeyFile != "" {
+		name, where = "OPENAI_ADMIN_KEY_FILE", strconv.Quote(c.KeyFile)+": "
+		text, err := os.ReadFile(c.KeyFile)
+		if err != nil {
+			fault(name, "%scannot be read: %v", where, errors.Unwrap(err))
+			return
+		}
+		c.AdminKey = openai.Key(text)
+	}
+	// A key from a file or a secret manager often ends in a line break.
+	c.AdminKey = openai.Key(strings.TrimSpace(string(c.AdminKey)))
+	switch key := string(c.AdminKey); {
+	case key == "":
+		fault(name, "%srequired, but empty", where)
+	case strings.Trim(key, "\"'`“”‘’") != key:
+		fault(name, "%shas quotes around it: set it without them (its value is not shown)", where)
+	case strings.ContainsFunc(key, notVisibleASCII):
+		fault(name, "%sholds characters that no key has (its value is not shown)", where)
+	}
 }
 
 // loadPrefix refuses a prefix that the feed would not find: Cloud Storage takes dots literally, but

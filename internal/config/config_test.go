@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -133,6 +135,42 @@ func TestLoadTidies(t *testing.T) {
 	}
 }
 
+// TestKeyFile: without a key in the environment each Load reads the file anew, and its faults name the
+// file and never show what is in it.
+func TestKeyFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key%d")
+	settings := environ("OPENAI_ADMIN_KEY", "", "OPENAI_ADMIN_KEY_FILE", file)
+	for _, tt := range []struct{ text, want string }{
+		{"", "required, but empty"},
+		{"\n", "required, but empty"},
+		{`"sk-admin"`, "has quotes around it"},
+		{"sk-admin-1 x", "holds characters"},
+		{"sk-admin-1\nsk-admin-2\n", "holds characters"},
+		{"sk-admin-1\r\n", ""},
+		{"sk-admin-2", ""},
+	} {
+		if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := Load(settings)
+		switch {
+		case tt.want == "" && (err != nil || string(c.AdminKey) != strings.TrimSpace(tt.text)):
+			t.Errorf("%q is read as %q, error %v", tt.text, string(c.AdminKey), err)
+		case tt.want != "" && (err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("bad settings: OPENAI_ADMIN_KEY_FILE: %q: %s", file, tt.want)) || strings.Contains(err.Error(), "sk-admin")):
+			t.Errorf("%q: error %v", tt.text, err)
+		}
+	}
+	if c, err := Load(environ("OPENAI_ADMIN_KEY_FILE", file)); err != nil || c.AdminKey != testKey {
+		t.Errorf("the file wins over the environment: %q, error %v", string(c.AdminKey), err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(settings); err == nil || err.Error() != fmt.Sprintf("bad settings: OPENAI_ADMIN_KEY_FILE: %q: cannot be read: no such file or directory", file) {
+		t.Errorf("without the file: %v", err)
+	}
+}
+
 // TestLoadTakes: what looks odd and is right passes as it is.
 func TestLoadTakes(t *testing.T) {
 	for _, tt := range []struct {
@@ -174,7 +212,7 @@ func TestLoadFaults(t *testing.T) {
 		{"prefix is the bucket", environ("GCS_PREFIX", "/"), []string{"GCS_PREFIX"}},
 		{"key broken in two", environ("OPENAI_ADMIN_KEY", "sk-admin\nx"), []string{"OPENAI_ADMIN_KEY"}},
 		{"key empty", environ("OPENAI_ADMIN_KEY", ""), []string{"OPENAI_ADMIN_KEY: required, but empty"}},
-		{"key of spaces", environ("OPENAI_ADMIN_KEY", "  "), []string{"OPENAI_ADMIN_KEY"}},
+		{"key of spaces", environ("OPENAI_ADMIN_KEY", "  "), []string{"OPENAI_ADMIN_KEY: required, but empty"}},
 		{"key with a space in it", environ("OPENAI_ADMIN_KEY", "sk-admin x"), []string{"OPENAI_ADMIN_KEY: holds characters"}},
 		{"key with a letter of another alphabet", environ("OPENAI_ADMIN_KEY", "sk-admin-é"), []string{"OPENAI_ADMIN_KEY: holds characters"}},
 		{"key with a delete character", environ("OPENAI_ADMIN_KEY", "sk-admin-\x7f"), []string{"OPENAI_ADMIN_KEY: holds characters"}},
@@ -253,14 +291,14 @@ func TestSettingsAreComplete(t *testing.T) {
 			required = append(required, s.Name)
 		}
 	}
-	if diff := cmp.Diff([]string{"GCS_BUCKET", "OPENAI_ADMIN_KEY"}, required); diff != "" {
+	if diff := cmp.Diff([]string{"GCS_BUCKET"}, required); diff != "" {
 		t.Errorf("required settings differ (-want +got):\n%s", diff)
 	}
 	if fields := reflect.TypeFor[Config]().NumField(); len(list) != fields-1 { // all but Filter
 		t.Errorf("%d settings of %d fields", len(list), fields)
 	}
-	if want := (Setting{Name: "GCS_PREFIX", Default: "openai-auditlog", Help: "feed prefix: the folder that the feed reads"}); list[2] != want {
-		t.Errorf("third setting %+v, want %+v", list[2], want)
+	if want := (Setting{Name: "GCS_PREFIX", Default: "openai-auditlog", Help: "feed prefix: the folder that the feed reads"}); list[3] != want {
+		t.Errorf("fourth setting %+v, want %+v", list[3], want)
 	}
 }
 
