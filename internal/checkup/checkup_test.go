@@ -163,6 +163,7 @@ const (
 	itself           = "talk to Cloud Storage itself: a proxy or emulator on the way drops the preconditions of requests"
 	ruleRemedy       = "limit the rule to gs://logs/openai-auditlog/ (matchesPrefix), or to noncurrent versions"
 	keyRemedy        = "OPENAI_ADMIN_KEY is wrong or revoked: create an Admin key and set it"
+	staleRemedy      = "see whether the job in Cloud Scheduler is paused or fails, whether the topic has its trigger, and what the function's log says under \"Run failed\""
 	kindRemedy       = "create an Admin key (platform.openai.com, Settings > Organization > Admin keys) and set OPENAI_ADMIN_KEY to it"
 	typesRemedy      = "correct EVENT_TYPES; leave a type that OpenAI has added of late as it is"
 	sameOrganization = `set the Admin key of the state's organization, or give each organization a STATE_KEY and GCS_PREFIX of its own; if it was renamed, remove "organization" from the state object`
@@ -385,8 +386,9 @@ func TestCheckFindings(t *testing.T) {
 			"deploy the newer release again, or restore an older generation of the object; deleting it makes a first run"},
 		{"damaged_skips", func(h *harness.H) { write(h, stateName, `{`) }, "staged", checkup.ResultSkipped, "see state", ""},
 		{"edited", edit(func(s *state.State) { s.Watermark -= 100 }), "state", checkup.ResultOK, "was set by hand", ""},
-		{"stale", func(*harness.H) { time.Sleep(4 * time.Hour) }, "state", checkup.ResultWarning, "by a run 4 hours ago: no run has committed since",
-			"see whether the job in Cloud Scheduler is paused or fails, whether the topic has its trigger, and what the function's log says under \"Run failed\""},
+		{"stale", func(*harness.H) { time.Sleep(4 * time.Hour) }, "state", checkup.ResultWarning, "by a run 4 hours ago: no run has committed since", staleRemedy},
+		{"daily", func(h *harness.H) { h.Env["INTERVAL_MINUTES"] = "1440"; time.Sleep(48 * time.Hour) }, "state", checkup.ResultOK, "by a run 2 days ago", ""},
+		{"daily_stale", func(h *harness.H) { h.Env["INTERVAL_MINUTES"] = "1440"; time.Sleep(50 * time.Hour) }, "state", checkup.ResultWarning, "no run has committed since", staleRemedy},
 		{"another_functions", func(h *harness.H) {
 			h.WriteState(fmt.Appendf(nil, `{"last_effective_at": %d}`, time.Now().Unix()))
 			time.Sleep(2 * time.Hour)

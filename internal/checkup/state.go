@@ -16,13 +16,13 @@ import (
 	"example.com/auditlog/internal/store"
 )
 
-// Schedules are hourly, and a feed looks every 15 minutes.
 const (
-	stateStale  = 3 * time.Hour
-	stagedStale = time.Hour
-	feedStale   = 2 * time.Hour
-	feedListed  = 10000 // names read at most
+	feedStale  = 2 * time.Hour // a feed looks every 15 minutes
+	feedListed = 10000         // names read at most
 )
+
+// period is the time between two runs.
+func (k *checkup) period() time.Duration { return time.Duration(k.cfg.Interval) * time.Minute }
 
 const sameKey = "set the Admin key of the state's organization, or give each organization a STATE_KEY and GCS_PREFIX of its own; if it was renamed, remove \"organization\" from the state object"
 
@@ -98,7 +98,7 @@ func (k *checkup) judgeState(snap *store.Snapshot) {
 		text += "; " + snap.Note
 	}
 	switch ahead := time.Until(time.Unix(high, 0)); {
-	case age > stateStale:
+	case age > 2*k.period()+time.Hour:
 		k.warn("state", "see whether the job in Cloud Scheduler is paused or fails, whether the topic has its trigger, and what the function's log says under \"Run failed\"",
 			"%s: no run has committed since", text)
 	case setAside > 0:
@@ -136,7 +136,7 @@ func (k *checkup) unpublished(ctx context.Context, snap *store.Snapshot) {
 		k.ok(check, "nothing is left to publish")
 	case !s.Stages(found):
 		k.warn(check, "see what the next run's log says of it", "%s was written again after its commit: it may hold records that were not published", k.store.StagedURL(s.Staged))
-	case age(snap) > stagedStale:
+	case age(snap) > k.period():
 		k.warn(check, "see what the function's log says under \"publishing\"; once that is mended, the next run publishes them",
 			"records of a run %s ago are committed but not published: %s", roughly(age(snap)), k.store.StagedURL(s.Staged))
 	default:

@@ -44,6 +44,7 @@ type Config struct {
 	Lookback    int64      `env:"LOOKBACK_HOURS" envDefault:"24" help:"how far back the first run reaches, in hours"`
 	Overlap     int64      `env:"OVERLAP_SECONDS" envDefault:"120" help:"how far a run reaches behind what is collected, for records that appear late, in seconds"`
 	BaseURL     string     `env:"OPENAI_BASE_URL" envDefault:"https://api.openai.com/v1" help:"API base URL: a regional host or a proxy"`
+	Interval    int64      `env:"INTERVAL_MINUTES" envDefault:"60" help:"time between two runs, in minutes: check reports a state that is older"`
 	RunTimeout  int64      `env:"RUN_TIMEOUT_SECONDS" envDefault:"480" help:"deadline of a run in seconds; keep it below the service's request timeout"`
 
 	TenantEvents bool     `env:"TENANT_EVENTS" envDefault:"false" help:"also collect tenant-scoped events, which the API brings no other way"`
@@ -108,6 +109,7 @@ func Load(environ map[string]string) (Config, error) {
 	within("FETCH_CONCURRENCY", int64(c.Concurrency), 1, openai.MaxConcurrency)
 	within("LOOKBACK_HOURS", c.Lookback, 1, 100*366*24)
 	within("OVERLAP_SECONDS", c.Overlap, 0, 366*24*3600)
+	within("INTERVAL_MINUTES", c.Interval, 1, 31*24*60)
 	within("RUN_TIMEOUT_SECONDS", c.RunTimeout, 1, 24*3600)
 
 	for _, name := range []string{"GCS_BUCKET", "GCS_PREFIX", "STATE_KEY", "STATE_BUCKET"} {

@@ -35,7 +35,7 @@ func TestLoadDefaults(t *testing.T) {
 	}
 	want := Config{
 		Bucket: "logs", AdminKey: testKey, Prefix: "openai-auditlog", StateKey: "openai-auditlog/state.json", StateBucket: "logs",
-		MaxRecords: 5000, PageSize: 100, Concurrency: 4, Lookback: 24, Overlap: 120, BaseURL: "https://api.openai.com/v1", RunTimeout: 480,
+		MaxRecords: 5000, PageSize: 100, Concurrency: 4, Lookback: 24, Overlap: 120, BaseURL: "https://api.openai.com/v1", Interval: 60, RunTimeout: 480,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("settings differ (-want +got):\n%s", diff)
@@ -58,6 +58,7 @@ func TestBounds(t *testing.T) {
 		{"FETCH_CONCURRENCY", 1, 32, func(c Config) int64 { return int64(c.Concurrency) }},
 		{"LOOKBACK_HOURS", 1, 878_400, func(c Config) int64 { return c.Lookback }},
 		{"OVERLAP_SECONDS", 0, 31_622_400, func(c Config) int64 { return c.Overlap }},
+		{"INTERVAL_MINUTES", 1, 44_640, func(c Config) int64 { return c.Interval }},
 		{"RUN_TIMEOUT_SECONDS", 1, 86_400, func(c Config) int64 { return c.RunTimeout }},
 	} {
 		for _, v := range []int64{tt.low - 1, tt.low, tt.low + 1, tt.high - 1, tt.high, tt.high + 1} {
