@@ -19,7 +19,7 @@ import (
 )
 
 func checkCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, settingsOnly bool
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Say what lacks before a run does",
@@ -36,6 +36,9 @@ or would) or skipped (not looked at, for the reason given; no fault). Below a
 warning or failure stands what to do. It judges the roles of the account that
 runs it: the function's own, where the function runs it; yours, here.
 
+With --settings-only it looks at the settings alone, and at no key: those of the
+file where --env-file names one, whatever the environment has.
+
 With --json it prints one JSON object a line and check, with "check", "result",
 "detail" and, of warnings and failures, "remedy".
 
@@ -48,7 +51,7 @@ Exit status: 0 no failures, 1 failures, or interrupted, 2 wrong usage.`,
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
 			defer context.AfterFunc(ctx, stop)() // so that a second signal kills
-			findings := check(ctx)
+			findings := check(ctx, settingsOnly)
 			out := cmd.OutOrStdout()
 			var err error
 			if asJSON {
@@ -71,17 +74,28 @@ Exit status: 0 no failures, 1 failures, or interrupted, 2 wrong usage.`,
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line and check")
+	c.Flags().BoolVar(&settingsOnly, "settings-only", false, "check the settings, and neither the key nor the cloud")
 	return c
 }
 
 // check checks the set-up that the environment describes.
-func check(ctx context.Context) []checkup.Finding {
-	cfg, err := config.Load(env.ToMap(os.Environ()))
+func check(ctx context.Context, settingsOnly bool) []checkup.Finding {
+	settings := env.ToMap(os.Environ())
+	if settingsOnly {
+		if fileSettings != nil {
+			settings = fileSettings
+		}
+		settings = withoutKey(settings)
+	}
+	cfg, err := config.Load(settings)
 	if err != nil {
 		return []checkup.Finding{
-			{Check: "settings", Result: checkup.ResultFailure, Detail: err.Error(), Remedy: `set each that is named; "auditlog help settings" has what they mean`},
+			{Check: "settings", Result: checkup.ResultFailure, Detail: err.Error(), Remedy: settingsRemedy(settings)},
 			{Check: "rest", Result: checkup.ResultSkipped, Detail: "needs the settings"},
 		}
+	}
+	if settingsOnly {
+		return judgeSettings(cfg)
 	}
 	collector, err := auditlog.New(ctx, cfg, auditlog.Options{})
 	if err != nil {
@@ -92,6 +106,25 @@ func check(ctx context.Context) []checkup.Finding {
 		}
 	}
 	return collector.Check(ctx)
+}
+
+func settingsRemedy(settings map[string]string) string {
+	remedy := `set each that is named; "auditlog help settings" has what they mean`
+	if fileSettings != nil && settings["OPENAI_ADMIN_KEY"] == "" && settings["OPENAI_ADMIN_KEY_FILE"] == "" {
+		remedy += `. The key is not in the file: OPENAI_ADMIN_KEY=$(gcloud secrets versions access latest --secret=openai-auditlog-admin-key) auditlog ...`
+	}
+	return remedy
+}
+
+func judgeSettings(cfg config.Config) []checkup.Finding {
+	var findings []checkup.Finding
+	for _, w := range cfg.Warnings() {
+		findings = append(findings, checkup.Finding{Check: "settings", Result: checkup.ResultWarning, Detail: w.Text, Remedy: w.Remedy})
+	}
+	if findings == nil {
+		findings = []checkup.Finding{{Check: "settings", Result: checkup.ResultOK, Detail: "each is there and plausible"}}
+	}
+	return findings
 }
 
 func printJSON(w io.Writer, findings []checkup.Finding) error {

@@ -52,7 +52,16 @@ Exit status: 0 success, 1 failure, 2 wrong usage.`,
 	stderr := os.Stderr // the demonstration lends it to the function
 	// What fails before a command begins is wrong usage.
 	begun := false
-	root.PersistentPreRun = func(*cobra.Command, []string) { begun = true }
+	envFile := root.PersistentFlags().String("env-file", "", "take settings that the environment does not have from this file")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if *envFile != "" {
+			if err := useEnvFile(*envFile); err != nil {
+				return err
+			}
+		}
+		begun = true
+		return nil
+	}
 	root.AddCommand(demoCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), udmCommand(), settingsTopic())
 
 	err := root.Execute()
@@ -85,7 +94,8 @@ func settingsTopic() *cobra.Command {
 		Use:   "settings",
 		Short: "The settings of the collector: all are environment variables",
 		Long: `All commands but demo and udm take their settings from the environment, under the names that
-the function has in the cloud:
+the function has in the cloud, or from the file of --env-file, which has lines of NAME=VALUE. That
+may be the file that deploy/deploy.sh deploys from. The key is never in it.
 
 ` + table.String() + `
 The storage client finds its credentials as Google's clients do: run "gcloud

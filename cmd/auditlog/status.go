@@ -83,11 +83,7 @@ const statusTime = 10 * time.Minute
 func showStatus(ctx context.Context, stdout io.Writer, o statusOptions) error {
 	ctx, cancel := context.WithTimeout(ctx, statusTime)
 	defer cancel()
-	settings := env.ToMap(os.Environ())
-	if settings["OPENAI_ADMIN_KEY"] == "" {
-		settings["OPENAI_ADMIN_KEY"] = "unused" // the API is not asked
-	}
-	cfg, err := config.Load(settings)
+	cfg, err := config.Load(withoutKey(env.ToMap(os.Environ())))
 	if err != nil {
 		return err
 	}
