@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/caarlos0/env/v11"
@@ -80,22 +81,12 @@ Exit status: 0 no failures, 1 failures, or interrupted, 2 wrong usage.`,
 
 // check checks the set-up that the environment describes.
 func check(ctx context.Context, settingsOnly bool) []checkup.Finding {
-	settings := env.ToMap(os.Environ())
 	if settingsOnly {
-		if fileSettings != nil {
-			settings = fileSettings
-		}
-		settings = withoutKey(settings)
+		return checkSettings()
 	}
-	cfg, err := config.Load(settings)
+	cfg, err := config.Load(env.ToMap(os.Environ()))
 	if err != nil {
-		return []checkup.Finding{
-			{Check: "settings", Result: checkup.ResultFailure, Detail: err.Error(), Remedy: settingsRemedy(settings)},
-			{Check: "rest", Result: checkup.ResultSkipped, Detail: "needs the settings"},
-		}
-	}
-	if settingsOnly {
-		return judgeSettings(cfg)
+		return []checkup.Finding{badSettings(err), {Check: "rest", Result: checkup.ResultSkipped, Detail: "needs the settings"}}
 	}
 	collector, err := auditlog.New(ctx, cfg, auditlog.Options{})
 	if err != nil {
@@ -108,15 +99,20 @@ func check(ctx context.Context, settingsOnly bool) []checkup.Finding {
 	return collector.Check(ctx)
 }
 
-func settingsRemedy(settings map[string]string) string {
+func badSettings(err error) checkup.Finding {
 	remedy := `set each that is named; "auditlog help settings" has what they mean`
-	if fileSettings != nil && settings["OPENAI_ADMIN_KEY"] == "" && settings["OPENAI_ADMIN_KEY_FILE"] == "" {
+	if fileSettings != nil && strings.Contains(err.Error(), "OPENAI_ADMIN_KEY: required") {
 		remedy += `. The key is not in the file: OPENAI_ADMIN_KEY=$(gcloud secrets versions access latest --secret=openai-auditlog-admin-key) auditlog ...`
 	}
-	return remedy
+	return checkup.Finding{Check: "settings", Result: checkup.ResultFailure, Detail: err.Error(), Remedy: remedy}
 }
 
-func judgeSettings(cfg config.Config) []checkup.Finding {
+// checkSettings checks the settings alone: those of a deployment, or the collector's.
+func checkSettings() []checkup.Finding {
+	_, cfg, err := effectiveSettings()
+	if err != nil {
+		return []checkup.Finding{badSettings(err)}
+	}
 	var findings []checkup.Finding
 	for _, w := range cfg.Warnings() {
 		findings = append(findings, checkup.Finding{Check: "settings", Result: checkup.ResultWarning, Detail: w.Text, Remedy: w.Remedy})

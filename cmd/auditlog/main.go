@@ -78,7 +78,7 @@ Exit status: 0 success, 1 failure, 2 wrong usage.`,
 	return exitUsage
 }
 
-// settingsTopic is a help topic: a command that does nothing but explain.
+// settingsTopic explains the settings, and prints them.
 func settingsTopic() *cobra.Command {
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
@@ -95,12 +95,15 @@ func settingsTopic() *cobra.Command {
 		Short: "The settings of the collector: all are environment variables",
 		Long: `All commands but demo and udm take their settings from the environment, under the names that
 the function has in the cloud, or from the file of --env-file, which has lines of NAME=VALUE. That
-may be the file that deploy/deploy.sh deploys from. The key is never in it.
+may be the file that deploy/deploy.sh deploys from. The key is never in it. The command itself prints
+those of the file, or else of the environment, with all defaults and without the key.
 
 ` + table.String() + `
 The storage client finds its credentials as Google's clients do: run "gcloud
 auth application-default login", or set GOOGLE_APPLICATION_CREDENTIALS to a key
 file. With STORAGE_EMULATOR_HOST=host:port it talks to an emulator instead, and
 needs none.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return printSettings(cmd.OutOrStdout()) },
 	}
 }
