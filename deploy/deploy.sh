@@ -233,7 +233,7 @@ confirm_moves() {
 
 read_key_if_missing() {
 	local state
-	state=$(gcloud secrets versions describe latest --secret="$secret" --format='value(state)' </dev/null 2>/dev/null) || true
+	state=$(gcloud secrets versions describe latest --secret="$secret" --format='value(state)' </dev/null 2>/dev/null) || state=''
 	[[ ${state,,} != enabled ]] || return 0
 	key_wanted=yes
 	[[ $dry_run ]] || read_key

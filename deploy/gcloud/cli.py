@@ -1,25 +1,27 @@
 #!/usr/bin/env python3
 """Has the gcloud CLI's own parser read commands, and prints those that it refuses. Nothing is run.
 
-Its argument is a file with a JSON array of arguments a line. CLOUDSDK_ROOT is the CLI's folder.
+Standard input has a JSON array of arguments a line.
 """
 import json
 import os
+import shutil
 import sys
 
-root = os.environ["CLOUDSDK_ROOT"]
-sys.path[:0] = [os.path.join(root, "lib"), os.path.join(root, "lib", "third_party")]
+lib = os.path.join(os.path.dirname(os.path.realpath(shutil.which("gcloud"))), "..", "lib")
+if not os.path.isdir(os.path.join(lib, "googlecloudsdk")):
+    sys.exit("NOT CHECKED: gcloud is not of the Google Cloud CLI's own folder")
+sys.path[:0] = [lib, os.path.join(lib, "third_party")]
 
 from googlecloudsdk import gcloud_main  # noqa: E402
 
 parser = gcloud_main.CreateCLI([]).top_element._parser
 refused = []
-with open(sys.argv[1], encoding="utf-8") as commands:
-    for line in commands:
-        args = json.loads(line)
-        try:
-            parser.parse_args(args)
-        except (Exception, SystemExit) as e:
-            refused.append("gcloud %s\n\t%s: %s" % (" ".join(args), type(e).__name__, e))
+for line in sys.stdin:
+    args = json.loads(line)
+    try:
+        parser.parse_args(args)
+    except (Exception, SystemExit) as e:
+        refused.append("gcloud %s\n\t%s: %s" % (" ".join(args), type(e).__name__, e))
 if refused:
     sys.exit("\n".join(refused))
