@@ -29,6 +29,15 @@ readonly apis=(run cloudfunctions cloudbuild artifactregistry cloudresourcemanag
 # read, and nobody cuts it off or starts it a second time.
 readonly request_timeout=540 ack_deadline=600 # RUN_TIMEOUT_SECONDS is 510 at most
 
+# What Google documents for builds with an account of their own. The default account may be far
+# more powerful, or be missing.
+readonly build_roles=(logging.logWriter artifactregistry.writer storage.objectViewer)
+
+# Kinds of things without names of their own: what bears this deployment's name, a field, and the group.
+readonly policy_kind=(userLabels.auditlog userLabels.sum alpha monitoring policies)
+readonly channel_kind=(userLabels.auditlog labels.email_address beta monitoring channels)
+readonly dashboard_kind=(displayName displayName monitoring dashboards)
+
 mode='' dry_run='' yes='' file='' key_wanted=''
 declare -A setting=() # by name, with all defaults
 
@@ -45,7 +54,7 @@ main() {
 	case $mode in
 	'') deploy ;;
 	--dry-run) dry_run=yes && deploy ;;
-	--rotate-key) rotate_key ;;
+	--rotate-key) read_key && settle store_key && check ;;
 	--destroy) destroy ;;
 	*) die "$mode: give one of them" 2 ;;
 	esac
@@ -53,7 +62,7 @@ main() {
 
 deploy() {
 	confirm_moves
-	read_key_if_missing
+	find_key
 	settle change services enable "${apis[@]/%/.googleapis.com}"
 	buckets_and_accounts
 	roles_on_folders
@@ -64,12 +73,6 @@ deploy() {
 	check
 	[[ $notify ]] || say 'NOBODY IS TOLD: without DEPLOY_NOTIFY, alerts open an incident in the console, and no more.'
 	[[ $feed_reader ]] || say 'The feed cannot read the bucket yet: set DEPLOY_FEED_READER to the address that its "Get service account" shows.'
-}
-
-rotate_key() {
-	read_key
-	settle store_key
-	check
 }
 
 parse_flags() {
@@ -111,8 +114,6 @@ read_settings() {
 	host+=.iam.gserviceaccount.com
 	run_account=$name@$host push_account=$name-push@$host build_account=$name-build@$host
 }
-
-# --- gcloud ---
 
 # look COMMAND...: is it there? Where it cannot be looked at, the creation that follows says why.
 look() { gcloud "$@" </dev/null >/dev/null 2>&1; }
@@ -204,11 +205,10 @@ die() {
 }
 
 confirm() {
-	local answer
 	[[ ! $yes && ! $dry_run ]] || return 0
 	[[ -t 0 ]] || die "$1 Nobody can be asked, since standard input is no terminal: give --yes"
-	read -rp "$1 [y/N] " answer
-	[[ $answer == [yY]* ]] || die 'nothing was changed'
+	read -rp "$1 [y/N] "
+	[[ $REPLY == [yY]* ]] || die 'nothing was changed'
 }
 
 # confirm_moves shows where a deployed function keeps its objects, if that changes: it would leave
@@ -231,12 +231,11 @@ confirm_moves() {
 	confirm 'Go ahead?'
 }
 
-read_key_if_missing() {
+find_key() {
 	local state
 	state=$(gcloud secrets versions describe latest --secret="$secret" --format='value(state)' </dev/null 2>/dev/null) || state=''
-	[[ ${state,,} != enabled ]] || return 0
-	key_wanted=yes
-	[[ $dry_run ]] || read_key
+	[[ ${state,,} == enabled ]] || key_wanted=yes
+	[[ ! $key_wanted || $dry_run ]] || read_key
 }
 
 # read_key takes the key from the terminal, or all of standard input, into a variable that is not
@@ -253,8 +252,6 @@ read_key() {
 	admin_key=${admin_key%$'\r'}
 	[[ $admin_key && $admin_key != *[![:graph:]]* ]] || die 'no Admin key was given, or one with white space in it; nothing was changed'
 }
-
-# --- the steps ---
 
 # store_key gives gcloud the key on its standard input.
 store_key() {
@@ -276,10 +273,6 @@ buckets_and_accounts() {
 		grant "$each" "$build_account" projects "$project"
 	done
 }
-
-# What Google documents for builds with an account of their own. The default account may be far
-# more powerful, or be missing.
-readonly build_roles=(logging.logWriter artifactregistry.writer storage.objectViewer)
 
 # Managed folders bound what the collector, and the feed, can do within a bucket. Under the feed's
 # prefix the collector can neither replace nor delete.
@@ -356,8 +349,7 @@ trigger() {
 	put 'scheduler jobs' "$name" '' --schedule="${setting[DEPLOY_SCHEDULE]}" --time-zone=Etc/UTC --topic="$path" --message-body='{}'
 }
 
-# --- monitoring: the files are in the form of Google's APIs, with placeholders ---
-
+# The files are in the form of Google's APIs, with placeholders.
 monitoring() {
 	local file sum sums='' to id channels='' have
 	for file in deploy/monitoring/metrics/*.json; do
@@ -389,11 +381,6 @@ monitoring() {
 	have=$(own "${dashboard_kind[@]}")
 	[[ $have ]] || settle change monitoring dashboards create --config-from-file="$filled" >/dev/null # people move charts
 }
-
-# Kinds of things without names of their own: what bears this deployment's name, what is kept of each, and its group.
-readonly policy_kind=(userLabels.auditlog userLabels.sum alpha monitoring policies)
-readonly channel_kind=(userLabels.auditlog labels.email_address beta monitoring channels)
-readonly dashboard_kind=(displayName displayName monitoring dashboards)
 
 # own KIND...: a line FIELD|id of each that is this deployment's.
 own() { ask '' "${@:3}" list --format="value[separator='|']($1,$2,name)" | sed -n "s/^$name|//p"; }
