@@ -226,7 +226,7 @@ confirm_moves() {
 		[[ ${from[i]-} == "${setting[${names[i]}]-}" ]] || moves+="  ${names[i]}: ${from[i]:-not set} -> ${setting[${names[i]}]:-not set}"$'\n'
 	done
 	[[ $moves ]] || return 0
-	say "The function $name moves:" "${moves%$'\n'}" 'Without its state, the next run is a first run. To go on where it is, pause the schedule, and copy it:' \
+	say "The function $name moves:" "${moves%$'\n'}" 'Without its state, the next run is a first run. To go on where it is, pause the schedule, copy it, and resume the schedule in the end:' \
 		"  gcloud storage cp gs://${from[2]:-${from[0]-}}/${from[3]-} gs://$state_bucket/$state_key"
 	confirm 'Go ahead?'
 }
@@ -399,7 +399,7 @@ metric() { basename "${name//-/_}_${1##*/}" .json; }
 # fill FILE: $filled is then the path of a copy, with the placeholders filled in.
 fill() {
 	filled=$tmp/${1##*/}
-	sed -e "s|\${name}|$name|g; s|\${metric}|${name//-/_}|g; s|\${hours}|$alert_hours|g; s|\${lag_seconds}|14400|g; s|\${readme_url}|README.md|g" \
+	sed -e "s|\${name}|$name|g; s|\${metric}|${name//-/_}|g; s|\${hours}|$alert_hours|g; s|\${lag_seconds}|$((3600 * (alert_hours + 1)))|g; s|\${readme_url}|README.md|g" \
 		-e 's/"evaluationInterval"/"disableMetricValidation": true, &/' "$1" >"$filled" # a metric may be as new as its alert
 	! grep -F "\${" "$filled" || die "$1 has a placeholder that nobody fills in"
 }
