@@ -38,12 +38,13 @@ readonly policy_kind=(userLabels.auditlog userLabels.sum alpha monitoring polici
 readonly channel_kind=(userLabels.auditlog labels.email_address beta monitoring channels)
 readonly dashboard_kind=(displayName displayName monitoring dashboards)
 
-mode='' dry_run='' yes='' file='' key_wanted=''
+mode='' dry_run='' yes='' file='' key_wanted='' auditlog=(go run ./cmd/auditlog)
 declare -A setting=() # by name, with all defaults
 
 main() {
 	parse_flags "$@"
 	file=$(realpath -- "$file")
+	[[ ! ${AUDITLOG-} ]] || auditlog=("$(realpath -- "$(command -v "$AUDITLOG")")") # a released binary
 	cd "$(dirname "${BASH_SOURCE[0]}")/.."
 	exec 3>&1 # for what is printed while an answer is caught
 	tmp=$(mktemp -d "${TMPDIR:-/tmp}/auditlog-deploy.XXXXXX")
@@ -91,8 +92,7 @@ parse_flags() {
 
 # read_settings has the collector judge the file, and takes its settings: each has a value, or is not there.
 read_settings() {
-	local auditlog=(go run ./cmd/auditlog) lines line
-	[[ ! ${AUDITLOG-} ]] || auditlog=("$AUDITLOG")
+	local lines line
 	"${auditlog[@]}" --env-file "$file" check --settings-only || exit 2
 	lines=$("${auditlog[@]}" --env-file "$file" settings)
 	while IFS= read -r line; do

@@ -308,8 +308,9 @@ func TestRefused(t *testing.T) {
 	if out := p.run(t, 0, "", usual(), "--help"); !strings.HasPrefix(out, "Usage: ") {
 		t.Errorf("--help: %s", out)
 	}
-	p.env = []string{"AUDITLOG=/bin/false"} // a released binary is asked instead
-	p.run(t, 2, "", usual())
+	p.env = []string{"AUDITLOG=../" + filepath.Base(p.dir) + "/bin/auditlog", "COLLECTOR=/bin/false"} // a released binary is asked instead
+	must(0, os.Symlink(collector, p.dir+"/bin/auditlog"))
+	p.run(t, 0, "", usual(), "--dry-run")
 }
 
 // TestFollows: what follows from the schedule, and from a project of a domain.

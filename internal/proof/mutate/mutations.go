@@ -34,6 +34,14 @@ var mutations = []mutation{
 		test: "TestEveryFault/feed_deletes_at_once/dropped",
 	},
 	{
+		name: "judge the state's age without the schedule",
+		file: "internal/checkup/state.go",
+		old:  "age > 2*k.period()+time.Hour",
+		new:  "age > 3*time.Hour",
+		in:   "internal/checkup",
+		test: "TestCheckFindings/daily",
+	},
+	{
 		name: "publish by copy and delete",
 		file: "internal/store/publish.go",
 		old:  "if s.OneBucket() {",
