@@ -130,7 +130,7 @@ func (op *operator) backfill(ctx context.Context, stdout io.Writer, want state.B
 func (b *backfilled) add(s auditlog.Summary) {
 	b.Runs++
 	b.Records += s.Records
-	b.Left = s.OpenWindows
+	b.Left = s.OpenWindows + s.Backfills
 	if s.Oldest > 0 {
 		if t := time.Unix(s.Oldest, 0).UTC(); b.Oldest == nil || t.Before(*b.Oldest) {
 			b.Oldest = &t
