@@ -88,10 +88,10 @@ func TestBackfill(t *testing.T) {
 // records are as recent as without it. What a run leaves of its new window counts.
 func TestBackfillIsNoLag(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *simulation) {
-		h.Env["CONCURRENCY"], h.Env["MAX_RECORDS"], h.Env["PAGE_SIZE"] = "4", "40", "10"
-		h.Add(400, 9*24*3600, 1500)
+		h.Env["FETCH_CONCURRENCY"], h.Env["MAX_RECORDS"], h.Env["PAGE_SIZE"] = "4", "40", "10"
+		h.Add(400, 2*24*3600+600, 1500)
 		h.MustRun()
-		asked := state.Backfill{From: ago(9*day + time.Hour), To: ago(2 * day)}
+		asked := state.Backfill{From: ago(10 * day), To: ago(2 * day)}
 		if err := h.backfill(&fault.Transport{}, asked); err != nil {
 			t.Fatal(err)
 		}
