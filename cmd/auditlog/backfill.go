@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -116,9 +115,7 @@ func (op *operator) backfill(ctx context.Context, stdout io.Writer, want state.B
 		result.add(sum)
 	}
 	if o.json {
-		e := json.NewEncoder(stdout)
-		e.SetIndent("", "  ")
-		if err := e.Encode(result); err != nil {
+		if err := printJSON(stdout, result); err != nil {
 			return err
 		}
 	} else {

@@ -95,7 +95,7 @@ const (
 )
 
 func newPage(r *Report) page {
-	p := page{Report: r, Now: stamp(r.Time), Headline: r.headline()}
+	p := page{Report: r, Now: stamp(r.Time), Headline: r.Headline()}
 	s := &r.State
 	p.Where = s.Object
 	if s.Organization != "" {

@@ -189,8 +189,8 @@ func (s *State) streams() []*Stream {
 	return []*Stream{&s.Stream, s.Tenant}
 }
 
-// headline is the verdict for people.
-func (r *Report) headline() string {
+// Headline is the verdict for people.
+func (r *Report) Headline() string {
 	if r.OK {
 		return "OK: " + r.Verdict
 	}

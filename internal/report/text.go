@@ -21,7 +21,7 @@ func Screen(w io.Writer, r *Report, width int, colour bool) error {
 	if !r.OK {
 		code = yellow
 	}
-	p.wrapped("", code, r.headline())
+	p.wrapped("", code, r.Headline())
 	p.printf("\n")
 	of := ""
 	if s.Organization != "" {
