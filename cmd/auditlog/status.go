@@ -30,9 +30,9 @@ func statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show how far the collection is",
 		Long: `status reads the state and the objects under the feed prefix, and changes neither.
-It begins with a verdict: whether new records are collected as they appear. Then it shows what is left
-to read, the backfills under way, what is set aside, what is covered and the gaps, the staged object,
-the newest objects, and the records of each hour as a chart.
+It begins with a verdict: OK if new records lag by no more than --max-lag. Backfills do not count. Then
+it shows what is left to read, the backfills under way, what is set aside, what is covered and the
+gaps, the staged object, the newest objects, and the records of each hour as a chart.
 
 Records are counted by reading the objects of the last --days, the newest first, up to --max-bytes in
 all. What the feed has deleted after transfer is not counted. --html writes all of it as a page with
