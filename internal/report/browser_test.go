@@ -85,7 +85,7 @@ func TestBrowser(t *testing.T) {
 	objects := len(r.Feed.Objects)
 	for id, want := range map[string]int{
 		"events":   bars,
-		"coverage": 5 + 5 + 1, // what is collected, about windows; windows and what is new; a gap
+		"coverage": 5 + 5 + 1, // what is collected, around windows; windows and what is new; a gap
 		"lags":     objects - r.Feed.Unread,
 		"sizes":    objects,
 	} {
@@ -102,7 +102,7 @@ func TestBrowser(t *testing.T) {
 	// in frames of a phone's width and of a screen's.
 	short, long := sample(), sample()
 	short.Feed, long.Feed = hourly(r.Feed, 1), hourly(r.Feed, 30)
-	short.State.Stream = newStream(&state.Stream{High: r.State.High, Covered: []state.Span{r.State.Covered[0].Span}})
+	short.State.Stream = newStream(&state.Stream{High: r.State.High, Covered: []state.Span{r.State.Collected[0].Span}})
 	year := sample()
 	year.Feed = yearOf(r.Feed)
 	year.State.Stream = newStream(&state.Stream{High: now.Unix(), Covered: []state.Span{rng(now.AddDate(-1, -2, 0).Unix(), now.Unix())}})

@@ -271,7 +271,7 @@ func (s *State) coverage(now time.Time) plot {
 	p := plot{ID: "coverage", Title: "Collected, to read, and gaps", Rows: true,
 		Y: []tick{{At: 100. / 6, Label: "collected"}, {At: 50, Label: "to read"}, {At: 500. / 6, Label: "gaps"}}}
 	oldest := s.High
-	for _, c := range s.Covered {
+	for _, c := range s.Collected {
 		oldest = min(oldest, c.Gte)
 	}
 	for _, w := range s.Windows {
@@ -284,24 +284,17 @@ func (s *State) coverage(now time.Time) plot {
 		x, w := axis.place(r.Gte, r.Lte+1)
 		p.add(mark{x, plotHeight/3*float64(row) + 6, max(w, narrowest), plotHeight/3 - 12, class}, fmt.Sprintf("%s: %s", title, r))
 	}
-	windows := s.Windows[:min(plotted, len(s.Windows))]
-	var left []state.Span
-	for _, w := range windows {
-		left = append(left, w.left())
-	}
-	for _, c := range s.Covered[:min(plotted, len(s.Covered))] {
+	for _, c := range s.Collected[:min(plotted, len(s.Collected))] {
 		class, title := "done", "collected"
 		if c.Filter != "" {
 			class, title = "part", "collected with a filter"
 		}
-		for _, done := range c.Without(left) {
-			add(0, newRange(done), class, title)
-		}
+		add(0, c, class, title)
 	}
 	if newest := (state.Span{Gte: s.High + 1, Lte: end}); newest.Gte <= newest.Lte {
 		add(1, newRange(newest), "fresh", "new, for the next run")
 	}
-	for _, w := range windows {
+	for _, w := range s.Windows[:min(plotted, len(s.Windows))] {
 		add(1, newRange(w.left()), w.Kind, kindTexts[w.Kind])
 	}
 	for _, g := range s.Gaps[:min(plotted, len(s.Gaps))] {
@@ -310,11 +303,9 @@ func (s *State) coverage(now time.Time) plot {
 	p.Legend = []entry{{"done", "collected"}, {"part", "collected with a filter"}, {"fresh", "new, for the next run"}, {KindNew, kindTexts[KindNew]},
 		{KindBackfill, kindTexts[KindBackfill]}, {KindSetAside, kindTexts[KindSetAside]}, {"gap", "gap, neither collected nor asked for"}}
 	p.X = axis.ticks()
-	switch len(s.Covered) {
-	case 0:
+	p.Text = fmt.Sprintf("Ranges of effective_at, UTC, since %s.", audit.Time(oldest))
+	if s.Unknown {
 		p.Text = fmt.Sprintf("All up to %s; since when is not known: another function, or an older version, began the state.", stamp(s.HighTime))
-	default:
-		p.Text = fmt.Sprintf("Ranges of effective_at, UTC, since %s.", audit.Time(oldest))
 	}
 	return p
 }

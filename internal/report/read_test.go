@@ -167,7 +167,7 @@ func TestRead(t *testing.T) {
 		// The Python function's state, whose last run may have lost records; and an edit.
 		at := time.Now()
 		write(h, "logs", stateName, fmt.Sprintf(`{"last_effective_at": %d, "last_run": %q}`, at.Unix()-100, at.UTC().Format(time.RFC3339)))
-		if s := mustRead(h).State; s.LagSeconds != 100 || s.Note != "" || len(s.Covered) != 0 {
+		if s := mustRead(h).State; s.LagSeconds != 100 || s.Note != "" || len(s.Collected) != 0 || !s.Unknown {
 			t.Errorf("another function's: %+v", s)
 		}
 		write(h, "logs", stateName, fmt.Sprintf(`{"last_effective_at": %d, "high": %d, "last_run": "yesterday"}`, at.Unix()-500, at.Unix()-100))
@@ -217,8 +217,8 @@ func TestReadBackfill(t *testing.T) {
 		if len(s.Backfills) != 1 || s.Backfills[0].Span != (state.Span{Gte: 1, Lte: 500}) || s.Backfills[0].LeftSeconds != 500 || s.Windows[0].Kind != report.KindBackfill {
 			t.Errorf("backfills %+v, windows %+v", s.Backfills, s.Windows)
 		}
-		if len(s.Covered) != 3 || s.Covered[0].Filter != "EVENT_TYPES=login.succeeded" || s.Covered[1].Lte != high || s.Covered[1].Filter != "" || len(s.Gaps) != 1 {
-			t.Errorf("covered %+v, gaps %+v", s.Covered, s.Gaps)
+		if len(s.Collected) != 2 || s.Collected[0].Filter != "EVENT_TYPES=login.succeeded" || s.Collected[1].Lte != high || s.Collected[1].Filter != "" || len(s.Gaps) != 1 {
+			t.Errorf("collected %+v, gaps %+v", s.Collected, s.Gaps)
 		}
 		h.Env["EVENT_TYPES"] = ""
 		h.MustRun()

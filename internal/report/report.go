@@ -50,10 +50,11 @@ type Stream struct {
 	HighTime        time.Time  `json:"high_time,omitzero"`
 	LastRun         time.Time  `json:"last_run,omitzero"`
 	Filter          string     `json:"filter,omitempty"` // of new records; "" for none
-	Covered         []Range    `json:"covered"`          // collected or to read, newest first; none: unknown
-	Gaps            []Range    `json:"gaps"`             // between them
-	Windows         []Window   `json:"windows"`          // not read to their end, newest first
-	Backfills       []Backfill `json:"backfills"`        // their windows are among those
+	Collected       []Range    `json:"collected"`        // newest first
+	Unknown         bool       `json:"collected_since_unknown,omitempty"`
+	Gaps            []Range    `json:"gaps"`      // neither collected nor asked for
+	Windows         []Window   `json:"windows"`   // not read to their end, newest first
+	Backfills       []Backfill `json:"backfills"` // their windows are among those
 	RecentIDs       int        `json:"recent_ids"`
 }
 
@@ -100,7 +101,7 @@ type Backfill struct {
 
 // emptyStream has lists, so that JSON has no null.
 func emptyStream() Stream {
-	return Stream{Covered: []Range{}, Gaps: []Range{}, Windows: []Window{}, Backfills: []Backfill{}}
+	return Stream{Collected: []Range{}, Gaps: []Range{}, Windows: []Window{}, Backfills: []Backfill{}}
 }
 
 func newStream(s *state.Stream) Stream {
@@ -109,7 +110,7 @@ func newStream(s *state.Stream) Stream {
 	r.Watermark, r.WatermarkTime = s.Watermark, unix(s.Watermark)
 	r.High, r.HighTime = s.High, unix(s.High)
 	r.Filter, r.RecentIDs = filterText(s.Filter), len(s.RecentIDs)
-	r.Covered, r.Gaps = newRanges(s.Covered), newRanges(s.Gaps())
+	r.Collected, r.Unknown, r.Gaps = newRanges(collected(s)), len(s.Covered) == 0, newRanges(s.Gaps())
 	r.LastRun, _ = time.Parse(time.RFC3339, s.LastRun) // anything else means unknown
 	for _, w := range s.Backlog {
 		kind := KindNew
@@ -125,6 +126,20 @@ func newStream(s *state.Stream) Stream {
 		r.Backfills = append(r.Backfills, Backfill{newRange(b.Span), b.Left})
 	}
 	return r
+}
+
+// collected is what is covered, without what is left to read with the same filter.
+func collected(s *state.Stream) (list []state.Span) {
+	for _, c := range s.Covered {
+		var left []state.Span
+		for _, w := range s.Backlog {
+			if w.Filter == c.Filter {
+				left = append(left, w.Left())
+			}
+		}
+		list = append(list, c.Without(left)...)
+	}
+	return list
 }
 
 // of lists the windows of a kind.

@@ -119,7 +119,7 @@ func (p *printer) stream(s *Stream, now time.Time) {
 	if s.Filter != "" {
 		p.line("Filter", "%s", printable(s.Filter, 500))
 	}
-	p.lines("Covered", plain, s.covered()...)
+	p.lines("Collected", plain, s.collectedRanges()...)
 	p.lines("Gap", yellow, list(s.Gaps, Range.gap)...)
 	p.line("Ids kept", "%s", audit.Number(s.RecentIDs))
 }
@@ -159,11 +159,11 @@ func (r Range) String() string {
 
 func (r Range) gap() string { return r.String() + ": neither collected nor asked for" }
 
-func (s *Stream) covered() []string {
-	if len(s.Covered) == 0 {
+func (s *Stream) collectedRanges() []string {
+	if s.Unknown {
 		return []string{fmt.Sprintf("up to %s; since when is not known", stamp(s.HighTime))}
 	}
-	return list(s.Covered, Range.String)
+	return list(s.Collected, Range.String)
 }
 
 func (w Window) toRead() string {
@@ -303,8 +303,8 @@ func plainStream(prefix string, s *Stream, row func(name string, values ...any))
 	row(prefix+"collected_to", s.CollectedToTime, s.CollectedTo)
 	row(prefix+"watermark", s.WatermarkTime, s.Watermark)
 	row(prefix+"last_run", s.LastRun)
-	for _, c := range s.Covered {
-		row(prefix+"covered", c.GteTime, c.LteTime, c.Filter)
+	for _, c := range s.Collected {
+		row(prefix+"collected", c.GteTime, c.LteTime, c.Filter)
 	}
 	for _, g := range s.Gaps {
 		row(prefix+"gap", g.GteTime, g.LteTime)
