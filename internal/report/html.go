@@ -108,7 +108,7 @@ func newPage(r *Report) page {
 	}
 	if s.Committed {
 		p.Figures = append(p.Figures, figure{"Lag", span(s.LagSeconds), "new records: " + s.collected(r.Time)},
-			figure{"Last run", stamp(s.LastRun), s.lastRun(r.Time)},
+			figure{"Last run", s.lastRun(r.Time), ""},
 			count("To read", "window", list(s.of(KindNew), Window.toRead)),
 			count("Backfills", "backfill", list(s.Backfills, Backfill.toRead)),
 			count("Set aside", "range", list(s.of(KindSetAside), Window.setAside)),

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -222,6 +223,31 @@ func TestHTML(t *testing.T) {
 		var x, y, w, h float64
 		if _, err := fmt.Sscan(strings.Join(m[1:], " "), &x, &y, &w, &h); err != nil || x < -.01 || y < -.01 || w <= 0 || h <= 0 || x+w > plotWidth+.01 || y+h > plotHeight+.01 {
 			t.Errorf("mark %s is not in its box: %v", m[0], err)
+		}
+	}
+}
+
+// TestHTMLValues: wherever there is a mark, the page shows its value under the pointer.
+func TestHTMLValues(t *testing.T) {
+	r := sample()
+	p := newPage(r)
+	got := render(t, r)
+	for _, plot := range p.Plots {
+		for _, m := range plot.Marks {
+			x, y := (m.X+m.W/2)/plotWidth*100, m.Y+m.H/2
+			if !slices.ContainsFunc(plot.Hits, func(h hit) bool { return h.X <= x && x <= h.X+h.W && h.Y <= y && y <= h.Y+h.H && h.Value != "" }) {
+				t.Errorf("plot %s shows no value at %v", plot.ID, m)
+			}
+		}
+	}
+	hour := r.Feed.Hours[len(r.Feed.Hours)-2]
+	for _, want := range []string{
+		fmt.Sprintf(`data-value="%s, %d records: login.succeeded `, stamp(hour.Start), hour.Records),
+		`data-value="backfill, to read: 2026-11-16T12:34:56Z to 2026-11-17T12:34:56Z, 1 d"`,
+		`data-value="collected with a filter: 2026-11-20T12:34:56Z to 2026-11-24T11:59:56Z, 3 d 23 h, only EVENT_TYPES=a"`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the page lacks %s", want)
 		}
 	}
 }
