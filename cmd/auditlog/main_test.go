@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -33,6 +35,8 @@ func TestMain(m *testing.M) {
 //	complete                 fail unless the world's feed has got each record once, unchanged
 //	freeport                 set PORT to a port that nobody uses
 //	trigger                  send the function on PORT an event, as soon as it is served
+//	python HOURS             write the state of the Python function that ran so many hours ago
+//	follow                   run the command that the last one's standard error advises
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -49,6 +53,8 @@ func TestScripts(t *testing.T) {
 			"complete": complete,
 			"freeport": freePort,
 			"trigger":  trigger,
+			"python":   pythonState,
+			"follow":   followRemedy,
 		},
 	})
 }
@@ -108,6 +114,23 @@ func addTenant(ts *testscript.TestScript, _ bool, args []string) {
 	for i := range n {
 		ts.Check(fixtureOf(ts).world.API.AddTenant(g.Next(at + int64(i))))
 	}
+}
+
+func pythonState(ts *testscript.TestScript, _ bool, args []string) {
+	age, err := time.ParseDuration(args[0] + "h")
+	ts.Check(err)
+	state := fmt.Sprintf(`{"last_effective_at": %d, "last_run": "x"}`, time.Now().Add(-age).Unix())
+	ts.Check(fixtureOf(ts).world.Bucket.Write(ts.Getenv("GCS_BUCKET"), ts.Getenv("STATE_KEY"), []byte(state)))
+}
+
+var advised = regexp.MustCompile(`auditlog backfill --again --from \S+Z --to [-0-9:TZ]+Z`)
+
+func followRemedy(ts *testscript.TestScript, _ bool, _ []string) {
+	command := strings.Fields(advised.FindString(ts.ReadFile("stderr")))
+	if len(command) == 0 {
+		ts.Fatalf("nothing is advised")
+	}
+	ts.Check(ts.Exec(command[0], command[1:]...))
 }
 
 func complete(ts *testscript.TestScript, _ bool, _ []string) {
