@@ -48,10 +48,8 @@ func (s *Store) moveToFeed(ctx context.Context, staging state.Staging, final str
 	if staging.StagedGeneration != 0 {
 		src = src.If(storage.Conditions{GenerationMatch: staging.StagedGeneration})
 	}
-	step, cancel := context.WithTimeout(ctx, s.Step)
-	defer cancel()
 	if s.OneBucket() {
-		_, err := src.Move(step, storage.MoveObjectDestination{
+		err := s.move(ctx, src, storage.MoveObjectDestination{
 			Object:     final,
 			Conditions: &storage.Conditions{DoesNotExist: true},
 		})
@@ -62,7 +60,11 @@ func (s *Store) moveToFeed(ctx context.Context, staging state.Staging, final str
 	}
 
 	dst := s.Feed.Object(final)
-	if _, err := dst.If(storage.Conditions{DoesNotExist: true}).CopierFrom(src).Run(step); err != nil {
+	err := s.try(ctx, func(ctx context.Context) error {
+		_, err := dst.If(storage.Conditions{DoesNotExist: true}).CopierFrom(src).Run(ctx)
+		return err
+	})
+	if err != nil {
 		// Only the content of an existing object shows whether it is this copy or somebody else's.
 		same, lookErr := s.sameContent(ctx, s.States.Object(staging.Staged), dst)
 		switch {
@@ -75,15 +77,20 @@ func (s *Store) moveToFeed(ctx context.Context, staging state.Staging, final str
 	return s.DeleteStaged(ctx, staging.Staged)
 }
 
+func (s *Store) move(ctx context.Context, from *storage.ObjectHandle, to storage.MoveObjectDestination) error {
+	return s.try(ctx, func(ctx context.Context) error {
+		_, err := from.Move(ctx, to)
+		return err
+	})
+}
+
 // sameContent reports whether both objects exist and hold the same bytes.
 func (s *Store) sameContent(ctx context.Context, a, b *storage.ObjectHandle) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.Step)
-	defer cancel()
-	left, err := a.Attrs(ctx)
+	left, err := s.attrs(ctx, a)
 	if err != nil {
 		return false, err
 	}
-	right, err := b.Attrs(ctx)
+	right, err := s.attrs(ctx, b)
 	if err != nil {
 		return false, err
 	}
@@ -129,9 +136,7 @@ func (s *Store) KeepAside(ctx context.Context, staging state.Staging, generation
 	}
 	name := fmt.Sprintf("%s/kept/%d-%s", path.Dir(staging.Staged), generation, path.Base(staging.Staged))
 	src := s.States.Object(staging.Staged).If(storage.Conditions{GenerationMatch: generation})
-	step, cancel := context.WithTimeout(ctx, s.Step)
-	defer cancel()
-	_, err := src.Move(step, storage.MoveObjectDestination{Object: name})
+	err := s.move(ctx, src, storage.MoveObjectDestination{Object: name})
 	if err == nil {
 		return name, nil
 	}
