@@ -152,7 +152,7 @@ func (c *Collector) Run(ctx context.Context, log *slog.Logger) (sum Summary, err
 	}
 	err = r.publish(whole, next)
 	r.reportRest(plan)
-	r.sweep(whole, next.Staged)
+	r.sweep(whole)
 	return sum, errors.Join(plan.Failure(), err)
 }
 
@@ -161,9 +161,9 @@ type run struct {
 	log         *slog.Logger
 	started     time.Time
 	sum         Summary
-	collectedTo int64     // Unix seconds: all before it is collected
-	committed   time.Time // by the bucket's clock
-	looked      bool      // for a staged object; see sweep
+	collectedTo int64                  // Unix seconds: all before it is collected
+	committed   time.Time              // by the bucket's clock
+	others      []*storage.ObjectAttrs // what is staged, but for what the state names; see sweep
 	pace        pace
 	patience    time.Duration // the longest that an attempt may take
 	comparing   time.Duration // the longest wait for a comparison; see compareTimeout

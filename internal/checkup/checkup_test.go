@@ -358,9 +358,9 @@ func TestCheckFindings(t *testing.T) {
 		{"no_create", deny("logs", "create", "state/"), "probe_create", checkup.ResultFailure, "storage.objects.create is not allowed", userRemedy},
 		{"no_create_skips", deny("logs", "create", "state/"), "probe_move", checkup.ResultSkipped, "see probe_create", ""},
 		{"no_get", deny("logs", "get", "state/"), "probe_read", checkup.ResultFailure, "storage.objects.get is not allowed", userRemedy},
-		{"staged_may_not_be_looked_for", deny("logs", "get", "state/openai-auditlog/staged/"), "staged", checkup.ResultFailure, "storage.objects.get is not allowed", userRemedy},
+		{"staged_may_not_be_looked_for", deny("logs", "list", "state/openai-auditlog/staged/"), "staged", checkup.ResultFailure, "storage.objects.list is not allowed", userRemedy},
 		{"no_get_state", deny("logs", "get", "state/"), "state", checkup.ResultFailure, "storage.objects.get is not allowed", userRemedy},
-		{"no_list", deny("logs", "list", ""), "probe_list", checkup.ResultWarning, "storage.objects.list is not allowed", userRemedy},
+		{"no_list", deny("logs", "list", ""), "probe_list", checkup.ResultFailure, "storage.objects.list is not allowed", userRemedy},
 		{"no_list_feed", deny("logs", "list", ""), "feed", checkup.ResultSkipped, `Storage Object Viewer (roles/storage.objectViewer); the function does without; to have it looked at, run "auditlog check"`, ""},
 		{"no_move", deny("logs", "move", ""), "probe_move", checkup.ResultFailure, "storage.objects.move is not allowed", userRemedy},
 		{"no_conditions", func(h *harness.H) {

@@ -128,10 +128,10 @@ func (k *checkup) unpublished(ctx context.Context, snap *store.Snapshot) {
 	if !k.reachable(ctx, k.cfg.StateBucket, check) {
 		return
 	}
-	found, err := k.store.FindStaged(ctx, s)
+	found, _, err := k.store.FindStaged(ctx, s)
 	switch {
 	case err != nil:
-		k.refused(ctx, check, "looking for what is staged", err, k.forStaged("storage.objects.get"))
+		k.refused(ctx, check, "looking for what is staged", err, k.forStaged("storage.objects.list"))
 	case found == 0:
 		k.ok(check, "nothing is left to publish")
 	case !s.Stages(found):
@@ -264,7 +264,7 @@ func (k *checkup) pending(ctx context.Context, state *store.Snapshot) bool {
 	if s.Staged == "" {
 		return false
 	}
-	found, err := k.store.FindStaged(ctx, s)
+	found, _, err := k.store.FindStaged(ctx, s)
 	return err != nil || s.Stages(found)
 }
 

@@ -124,13 +124,14 @@ type setting struct {
 	remove      bool   // the feed deletes what it has taken
 	width       string // FETCH_CONCURRENCY, "" for 1
 	tenant      string // TENANT_EVENTS
+	conceals    bool   // the bucket answers 403 for what is missing
 }
 
 var simulated = []setting{
-	{"feed deletes at once", "", true, true, "", ""},
-	{"feed deletes later", "", false, true, "", ""},
-	{"state bucket, tenant events", "states", true, false, "", "true"},
-	{"side by side", "", true, true, "4", ""},
+	{"feed deletes at once", "", true, true, "", "", true},
+	{"feed deletes later", "", false, true, "", "", false},
+	{"state bucket, tenant events", "states", true, false, "", "true", true},
+	{"side by side", "", true, true, "4", "", false},
 }
 
 // settings are those to simulate exhaustively. When the feed comes matters
@@ -152,6 +153,9 @@ func inSimulation(t *testing.T, s setting, f func(h *simulation)) {
 		h.Env["STATE_BUCKET"] = s.stateBucket
 		h.Env["FETCH_CONCURRENCY"] = cmp.Or(s.width, "1")
 		h.Env["TENANT_EVENTS"] = s.tenant
+		if s.conceals {
+			h.Conceal()
+		}
 		h.watch = &witness{h: h, setting: s, named: map[string]bool{}, shown: map[bool]int{}}
 		h.Heal = func() { h.decide = nil }
 		h.Replace = func() (harness.Figures, error) {

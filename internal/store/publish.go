@@ -23,7 +23,7 @@ func (s *Store) Publish(ctx context.Context, staging state.Staging, final string
 			return final, nil
 		}
 		// Another instance may have published it; or this one has, and the answer was lost.
-		found, lookErr := s.FindStaged(ctx, staging)
+		found, lookErr := s.staged(ctx, staging)
 		switch {
 		case lookErr == nil && !staging.Stages(found):
 			return "", nil
@@ -97,26 +97,44 @@ func (s *Store) sameContent(ctx context.Context, a, b *storage.ObjectHandle) (bo
 	return left.Size == right.Size && left.CRC32C == right.CRC32C, nil
 }
 
-// FindStaged returns the generation of the object under the staged object's name, 0 for none.
-func (s *Store) FindStaged(ctx context.Context, staging state.Staging) (generation int64, err error) {
-	attrs, err := s.LookStaged(ctx, staging)
-	switch {
-	case err != nil:
-		return 0, fmt.Errorf("looking for %s: %w", s.StagedURL(staging.Staged), Hint(err))
-	case attrs == nil:
-		return 0, nil
+// FindStaged returns the generation of the object under the staged object's name, 0 for none. Its listing
+// serves the sweep, too: others are what else is staged in the same folder.
+func (s *Store) FindStaged(ctx context.Context, staging state.Staging) (generation int64, others []*storage.ObjectAttrs, err error) {
+	folder := s.StagedFolder()
+	if staging.Staged != "" {
+		folder = path.Dir(staging.Staged) + "/"
 	}
-	return attrs.Generation, nil
+	listed, err := s.list(ctx, folder)
+	if err != nil {
+		return 0, nil, fmt.Errorf("looking for what is staged in %s: %w", s.StagedURL(folder), Hint(err))
+	}
+	for _, o := range listed {
+		switch {
+		case o.Name == staging.Staged:
+			generation = o.Generation
+		case path.Dir(o.Name)+"/" == s.StagedFolder(): // not kept/, nor where another STATE_KEY staged
+			others = append(others, o)
+		}
+	}
+	return generation, others, nil
 }
 
 // LookStaged returns the object under the staged object's name, nil for none. The error is the
 // storage client's.
 func (s *Store) LookStaged(ctx context.Context, staging state.Staging) (*storage.ObjectAttrs, error) {
-	attrs, err := s.attrs(ctx, s.States.Object(staging.Staged))
-	if absent(err) {
-		return nil, nil
+	return s.look(ctx, staging.Staged)
+}
+
+// staged returns the generation of the object under the staged object's name, 0 for none.
+func (s *Store) staged(ctx context.Context, staging state.Staging) (generation int64, err error) {
+	found, err := s.look(ctx, staging.Staged)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("looking for %s: %w", s.StagedURL(staging.Staged), Hint(err))
+	case found == nil:
+		return 0, nil
 	}
-	return attrs, err
+	return found.Generation, nil
 }
 
 // KeepAside moves an object with the staged one's name and another generation to where no sweep removes
@@ -140,7 +158,7 @@ func (s *Store) KeepAside(ctx context.Context, staging state.Staging, generation
 	if err == nil {
 		return name, nil
 	}
-	found, lookErr := s.FindStaged(ctx, staging)
+	found, lookErr := s.staged(ctx, staging)
 	switch {
 	case lookErr != nil:
 		return "", fmt.Errorf("moving %s to %s: %w; and whether it is done could not be read: %v", from, s.StagedURL(name), Hint(err), lookErr)

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"cloud.google.com/go/storage"
-	"google.golang.org/api/iterator"
-
 	"example.com/auditlog/internal/audit"
 )
 
@@ -148,7 +146,7 @@ func (o *Staged) Abort() {
 // twice does no harm.
 func (s *Store) DeleteStaged(ctx context.Context, name string) error {
 	err := s.try(ctx, s.States.Object(name).Retryer(storage.WithPolicy(storage.RetryAlways)).Delete)
-	if err != nil && !errors.Is(err, storage.ErrObjectNotExist) {
+	if err = s.settle(ctx, name, err); err != nil && !errors.Is(err, storage.ErrObjectNotExist) {
 		return fmt.Errorf("deleting %s: %w", s.StagedURL(name), Hint(err))
 	}
 	return nil
@@ -157,27 +155,17 @@ func (s *Store) DeleteStaged(ctx context.Context, name string) error {
 // Sweep removes staged objects of attempts that crashed or were overtaken, once they are a day
 // older than the commit at committed (the bucket's clock).
 //
-// An object made before that commit and not named by it can never be named: its attempt would have
-// to commit against a state that is gone.
-func (s *Store) Sweep(ctx context.Context, named string, committed time.Time) (removed int, err error) {
-	list, cancel := context.WithTimeout(ctx, s.Step)
-	defer cancel()
-	folder := s.StagedFolder()
-	it := s.States.Objects(list, &storage.Query{Prefix: folder, Delimiter: "/"}) // without those in kept/
-	for {
-		attrs, err := it.Next()
-		if errors.Is(err, iterator.Done) {
-			return removed, nil
-		}
-		if err != nil {
-			return removed, fmt.Errorf("listing %s: %w", s.StagedURL(folder), Hint(err))
-		}
-		if attrs.Prefix != "" || attrs.Name == named || !attrs.Created.Before(committed.Add(-sweepAge)) {
+// An object that was listed before that commit, and that the state before it did not name, can never
+// be named: its attempt would have to commit against a state that is gone.
+func (s *Store) Sweep(ctx context.Context, others []*storage.ObjectAttrs, committed time.Time) (removed int, err error) {
+	for _, o := range others {
+		if !o.Created.Before(committed.Add(-sweepAge)) {
 			continue
 		}
-		if err := s.DeleteStaged(ctx, attrs.Name); err != nil {
+		if err := s.DeleteStaged(ctx, o.Name); err != nil {
 			return removed, err
 		}
 		removed++
 	}
+	return removed, nil
 }

@@ -165,7 +165,7 @@ func (s *Store) readState(ctx context.Context) (data []byte, generation int64, w
 	if err == nil && len(data) > state.MaxBytes {
 		err = fmt.Errorf("it is larger than %d MiB", state.MaxBytes>>20)
 	}
-	return data, generation, written, err
+	return data, generation, written, s.settle(ctx, s.StateKey, err)
 }
 
 // ErrOvertaken means that another run has committed first.
