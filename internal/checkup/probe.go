@@ -112,7 +112,7 @@ func (p *probe) create(ctx context.Context) error {
 		return err
 	}
 	if held := heldBy(attrs); held != "" {
-		return &wrong{fmt.Sprintf("a new object in %s is under %s at once: the state could not be replaced", p.store.StagedURL(p.store.StagedFolder()), held), p.unretain()}
+		return &wrong{fmt.Sprintf("a new object in %s is under %s at once: the state could not be replaced", p.store.StagedURL(p.store.StagedFolder()), held), store.Retained.Remedy()}
 	}
 	return nil
 }

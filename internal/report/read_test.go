@@ -245,7 +245,9 @@ func TestReadFails(t *testing.T) {
 				[]string{"looking for gs://logs/staged/x.ndjson: ", `listing gs://logs/openai-auditlog/: whoever reads needs the role Storage Object Viewer on bucket "logs": `}, report.StagedUnknown, false},
 			{"list", good, func(_, op, _, prefix string) bool { return op == "list" && prefix == "openai-auditlog/" }, false,
 				[]string{"listing gs://logs/openai-auditlog/: "}, report.StagedPublished, false},
-			{"object", good, func(_, op, _, object string) bool { return op == "get" && strings.HasPrefix(object, "openai-auditlog/") }, false,
+			{"object", good, func(_, op, _, object string) bool {
+				return op == "get" && strings.HasPrefix(object, "openai-auditlog/")
+			}, false,
 				[]string{"reading gs://logs/openai-auditlog/openai_auditlog_"}, report.StagedPublished, true},
 			{"damaged", `{"last_effective_at": "soon"}`, none, true,
 				[]string{"state gs://logs/" + stateName + " is damaged: "}, "", false},

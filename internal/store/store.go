@@ -62,7 +62,7 @@ func New(client *storage.Client, o Options) *Store {
 func NewClient(ctx context.Context, opts ...option.ClientOption) (*storage.Client, error) {
 	client, err := storage.NewClient(ctx, append([]option.ClientOption{storage.WithJSONReads()}, opts...)...)
 	if err != nil {
-		return nil, fmt.Errorf("making the storage client: %w", err)
+		return nil, fmt.Errorf("making the storage client: %w", Hint(err))
 	}
 	return client, nil
 }
@@ -197,7 +197,7 @@ func (s *Store) Commit(ctx context.Context, old *Snapshot, next state.State) (ti
 	found, generation, written, readErr := s.readState(ctx)
 	switch {
 	case readErr != nil && !errors.Is(readErr, storage.ErrObjectNotExist):
-		return time.Time{}, fmt.Errorf("writing state %s: %w; and it could not be read back: %v", s.StateURL(), Hint(err), readErr)
+		return time.Time{}, fmt.Errorf("writing state %s: %w; and it could not be read back: %v", s.StateURL(), Hint(err), Hint(readErr))
 	case readErr == nil && bytes.Equal(found, data):
 		return written, nil
 	case readErr == nil && generation != old.generation:

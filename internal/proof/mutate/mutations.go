@@ -745,4 +745,12 @@ var mutations = []mutation{
 		in:   "internal/proof",
 		test: "TestConcealed",
 	},
+	{
+		name: "advise a role for every 403 of the bucket",
+		file: "internal/store/errors.go",
+		old:  "said := strings.ToLower(e.Error() + e.Body)",
+		new:  `said := ""`,
+		in:   "internal/store",
+		test: "TestCauses",
+	},
 }
