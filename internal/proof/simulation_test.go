@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -199,15 +200,30 @@ func (h *simulation) through(tr *fault.Transport) (context.Context, harness.Conn
 	ctx, cancel := context.WithCancel(h.T.Context())
 	tr.Handler = h.Handler()
 	if decide := tr.Decide; decide != nil {
+		var silent sync.Map
 		tr.Decide = func(r *http.Request) fault.Fault {
 			f := decide(r)
 			if f.Kind == fault.Die {
 				cancel() // nor does it wait any longer
 			}
-			return f
+			return inEachAttempt(&silent, r, f)
 		}
 	}
 	return ctx, h.Connect(tr), cancel
+}
+
+// inEachAttempt makes the bucket leave each attempt at a request without an answer if it
+// has left one. Else another attempt would get over most faults, and TestStorageHangs
+// tries that.
+func inEachAttempt(silent *sync.Map, r *http.Request, f fault.Fault) fault.Fault {
+	request := r.Method + r.URL.String()
+	switch before, ok := silent.Load(request); {
+	case ok && f.Kind == fault.None:
+		return before.(fault.Fault)
+	case !toAPI(r) && f.Status == 0 && (f.Kind == fault.Hang || f.Kind == fault.HangAfter || f.Kind == fault.Late):
+		silent.Store(request, f)
+	}
+	return f
 }
 
 // witness looks at the bucket after every request that has changed it, and

@@ -127,7 +127,7 @@ var mutations = []mutation{
 		old:  "found, generation, written, readErr := s.readState(ctx)",
 		new:  "return time.Now(), nil\n\tfound, generation, written, readErr := s.readState(ctx)",
 		in:   "internal/proof",
-		test: "TestEveryFault/feed_deletes_at_once/dropped",
+		test: "TestEveryFault/feed_deletes_at_once/applied_too_late",
 	},
 	{
 		name: "delete the staged object though its commit may still land",
