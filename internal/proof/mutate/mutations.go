@@ -236,8 +236,8 @@ var mutations = []mutation{
 	{
 		name: "change a record's bytes",
 		file: "internal/store/staged.go",
-		old:  "o.line = append(audit.Compact(o.line[:0], raw), '\\n')",
-		new:  "o.line = append(audit.Compact(o.line[:0], []byte(strings.ReplaceAll(string(raw), `\\/`, `/`))), '\\n')",
+		old:  "o.buf = append(audit.Compact(o.buf, raw), '\\n')",
+		new:  "o.buf = append(audit.Compact(o.buf, []byte(strings.ReplaceAll(string(raw), `\\/`, `/`))), '\\n')",
 		in:   "internal/proof",
 		test: "TestEveryFault/feed_deletes_at_once/dropped",
 	},
