@@ -56,7 +56,8 @@ import (
 	"example.com/auditlog/internal/store"
 )
 
-// Version is part of the User-Agent of requests to the API.
+// Version is the release: in the User-Agent of requests to the API, in each run's last log entry, and in
+// the function's label. A tag is v and this.
 const Version = "0.1.0"
 
 func init() {
@@ -233,6 +234,7 @@ func (s Summary) LogValue() slog.Value {
 		slog.Int64("overlap_seconds", s.Overlap),
 		slog.Int64("lag_seconds", s.Lag),
 		slog.Float64("duration_seconds", seconds(s.Duration)),
+		slog.String("version", Version),
 	)
 }
 
