@@ -56,7 +56,7 @@ variable "bucket_location" {
 }
 
 variable "prefix" {
-  description = "The feed prefix: the folder that the feed reads. name if null. A change of it leaves the objects where they are, and the state."
+  description = "The feed prefix: the folder that the feed reads. name if null. If you change it, objects and state stay where they are."
   type        = string
   default     = null
 
@@ -66,7 +66,7 @@ variable "prefix" {
   }
   validation {
     condition     = local.state_apart || !(startswith("${local.state_folder}/", "${coalesce(var.prefix, var.name)}/") || startswith("${coalesce(var.prefix, var.name)}/", "${local.state_folder}/"))
-    error_message = "prefix and state_folder lie one in the other: the feed would ingest the state, and may delete it."
+    error_message = "One of prefix and state_folder contains the other: the feed would ingest the state, and may delete it."
   }
 }
 
