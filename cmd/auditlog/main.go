@@ -62,7 +62,7 @@ Exit status: 0 success, 1 failure, 2 wrong usage.`,
 		begun = true
 		return nil
 	}
-	root.AddCommand(demoCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), udmCommand(), settingsTopic())
+	root.AddCommand(demoCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), udmCommand(), versionCommand(), settingsTopic())
 
 	err := root.Execute()
 	if err != nil && !errors.Is(err, errLogged) {
@@ -76,6 +76,15 @@ Exit status: 0 success, 1 failure, 2 wrong usage.`,
 	}
 	fmt.Fprintln(stderr, "Run 'auditlog help' for usage.")
 	return exitUsage
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), auditlog.Version) },
+	}
 }
 
 // settingsTopic explains the settings, and prints them.
