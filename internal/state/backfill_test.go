@@ -374,7 +374,8 @@ func TestBackfillParts(t *testing.T) {
 			}
 		}
 		for i, p := range b.Parts {
-			if slices.ContainsFunc(b.Parts[i+1:], p.overlaps) || !slices.Contains(s.Backlog, Window{Gte: p.Gte, Lte: p.Lte, Filter: asked.Filter}) {
+			added := func(w Window) bool { return Span{w.Gte, w.Lte, w.Filter} == p }
+			if slices.ContainsFunc(b.Parts[i+1:], p.overlaps) || !slices.ContainsFunc(s.Backlog, added) {
 				t.Fatalf("seed %d: %v is added twice or not at all: %+v", seed, p, s.Backlog)
 			}
 		}
