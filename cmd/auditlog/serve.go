@@ -10,7 +10,6 @@ import (
 	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
 	"github.com/caarlos0/env/v11"
 	"github.com/spf13/cobra"
-
 )
 
 func serveCommand() *cobra.Command {

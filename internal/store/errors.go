@@ -132,15 +132,15 @@ func Hint(err error) error {
 	if err == nil || errors.As(err, new(*hinted)) {
 		return err
 	}
-	text := plain(err)
+	text := Plain(err)
 	if remedy := CauseOf(err).Remedy(); remedy != "" {
 		text += " (" + remedy + ")"
 	}
 	return &hinted{err, text}
 }
 
-// plain is the error's text without the answer's body, which the client prints.
-func plain(err error) string {
+// Plain is the error's text without the answer's body, which the client prints.
+func Plain(err error) string {
 	text := err.Error()
 	var e *googleapi.Error
 	if errors.As(err, &e) {
@@ -157,5 +157,5 @@ func ReadHint(err error, bucket string) error {
 	if CauseOf(err) != NoRole {
 		return Hint(err)
 	}
-	return &hinted{err, fmt.Sprintf("whoever reads needs the role Storage Object Viewer on bucket %q: %s", bucket, plain(err))}
+	return &hinted{err, fmt.Sprintf("whoever reads needs the role Storage Object Viewer on bucket %q: %s", bucket, Plain(err))}
 }
