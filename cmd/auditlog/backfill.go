@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -200,11 +201,18 @@ func (b backfilled) String() string {
 	return fmt.Sprintf("%s is collected: %s; the oldest record that the API returned is from %s", span, runs, b.Oldest.Format(time.RFC3339))
 }
 
-// done is the part of the range that has been read, 0 to 1, where pages come
-// newest first.
+// done is the part of what was missing or waiting that has been read, 0 to 1, where pages come
+// newest first; reached is 0 before the first.
 func (b backfilled) done(reached int64) float64 {
-	whole := b.To.Unix() - b.From.Unix() + 1
-	return min(1, max(0, float64(b.To.Unix()-reached+1)/float64(whole)))
+	if reached == 0 {
+		return 0
+	}
+	var read, all int64
+	for _, s := range slices.Concat(b.plan.Parts, b.plan.Waiting) {
+		all += s.Seconds()
+		read += max(0, s.Lte-max(s.Gte, reached)+1)
+	}
+	return float64(read) / float64(all)
 }
 
 // backfill shows how far a backfill is: its part of the range, the rate, and the

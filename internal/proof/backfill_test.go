@@ -274,6 +274,34 @@ func TestTwoBackfills(t *testing.T) {
 	})
 }
 
+// TestBackfillTwice does one backfill twice, the second before each request of the first, as where
+// a message is delivered twice at once: it is in the backlog once, and each record is collected once.
+func TestBackfillTwice(t *testing.T) {
+	for n, asked := 1, true; asked; n++ {
+		asked = false
+		inSimulation(t, simulated[0], func(h *simulation) {
+			h.Since = ago(day).Unix()
+			h.Add(9, 3*24*3600, 60)
+			h.MustRun()
+			want, count := state.Backfill{From: ago(9 * day), To: ago(time.Hour)}, 0
+			err := h.backfill(&fault.Transport{Decide: func(*http.Request) fault.Fault {
+				if count++; count == n {
+					asked = true
+					if err := h.backfill(&fault.Transport{}, want); err != nil {
+						t.Error(err)
+					}
+				}
+				return fault.Fault{}
+			}}, want)
+			if len(h.state().Backlog) != 1 || err != nil {
+				t.Errorf("error %v, backlog %+v", err, h.state().Backlog)
+			}
+			h.Since = 0
+			h.Settle()
+		})
+	}
+}
+
 // TestBackfillOfWhatIsPartlyRead: what the backlog has yet to read is not asked for
 // again, since two windows of the same records would have to be distinguished by
 // all their ids; once it is read, it is.
