@@ -57,7 +57,8 @@ import (
 	"example.com/auditlog/internal/store"
 )
 
-// Version is part of the User-Agent of requests to the API.
+// Version is the release: in the User-Agent of requests to the API, in each run's last log entry, and in
+// the function's label. A tag is v and this.
 const Version = "0.1.0"
 
 func init() {
@@ -153,7 +154,7 @@ func (c *Collector) Run(ctx context.Context, log *slog.Logger) (sum Summary, err
 	}
 	err = r.publish(whole, next)
 	r.reportRest(plan)
-	r.sweep(whole, next.Staged)
+	r.sweep(whole)
 	return sum, errors.Join(plan.Failure(), err)
 }
 
@@ -162,9 +163,9 @@ type run struct {
 	log         *slog.Logger
 	started     time.Time
 	sum         Summary
-	collectedTo int64     // Unix seconds; see state.CollectedTo
-	committed   time.Time // by the bucket's clock
-	looked      bool      // for a staged object; see sweep
+	collectedTo int64                  // Unix seconds; see state.CollectedTo
+	committed   time.Time              // by the bucket's clock
+	others      []*storage.ObjectAttrs // what is staged, but for what the state names; see sweep
 	pace        pace
 	patience    time.Duration // the longest that an attempt may take
 	comparing   time.Duration // the longest wait for a comparison; see compareTimeout
@@ -236,6 +237,7 @@ func (s Summary) LogValue() slog.Value {
 		slog.Int64("overlap_seconds", s.Overlap),
 		slog.Int64("lag_seconds", s.Lag),
 		slog.Float64("duration_seconds", seconds(s.Duration)),
+		slog.String("version", Version),
 	)
 }
 

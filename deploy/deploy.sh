@@ -399,7 +399,7 @@ metric() { basename "${name//-/_}_${1##*/}" .json; }
 # fill FILE: $filled is then the path of a copy, with the placeholders filled in.
 fill() {
 	filled=$tmp/${1##*/}
-	sed -e "s|\${name}|$name|g; s|\${metric}|${name//-/_}|g; s|\${hours}|$alert_hours|g; s|\${lag_seconds}|$((3600 * (alert_hours + 1)))|g; s|\${readme_url}|README.md|g" \
+	sed -e "s|\${name}|$name|g; s|\${metric}|${name//-/_}|g; s|\${hours}|$alert_hours|g; s|\${lag_seconds}|$((3600 * (alert_hours + 1)))|g" \
 		-e 's/"evaluationInterval"/"disableMetricValidation": true, &/' "$1" >"$filled" # a metric may be as new as its alert
 	! grep -F "\${" "$filled" || die "$1 has a placeholder that nobody fills in"
 }

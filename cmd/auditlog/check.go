@@ -18,6 +18,7 @@ import (
 	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/checkup"
 	"example.com/auditlog/internal/config"
+	"example.com/auditlog/internal/store"
 )
 
 func checkCommand() *cobra.Command {
@@ -85,7 +86,7 @@ func check(ctx context.Context, settingsOnly bool) iter.Seq[checkup.Finding] {
 	if err != nil {
 		return slices.Values([]checkup.Finding{
 			{Check: "settings", Result: checkup.ResultOK, Detail: "each is there and plausible"},
-			{Check: "credentials", Result: checkup.ResultFailure, Detail: err.Error(), Remedy: `run "gcloud auth application-default login", or set GOOGLE_APPLICATION_CREDENTIALS to a key file`},
+			{Check: "credentials", Result: checkup.ResultFailure, Detail: err.Error(), Remedy: store.NoCredentials.Remedy()},
 			{Check: "rest", Result: checkup.ResultSkipped, Detail: "needs credentials"},
 		})
 	}

@@ -62,7 +62,7 @@ command is the same code at your own hands.
 		begun = true
 		return nil
 	}
-	root.AddCommand(demoCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), udmCommand(), settingsTopic(), exitTopic())
+	root.AddCommand(demoCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), udmCommand(), versionCommand(), settingsTopic(), exitTopic())
 	wrapHelp(root, os.Stdout)
 
 	err := root.Execute()
@@ -101,6 +101,24 @@ What counts as failure:
 
 A signal that ends the process at once makes it 128 and the signal's number: 130 after Ctrl-C.`,
 	}
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), auditlog.Version) },
+	}
+}
+
+// loadConfig reads the settings, and says of bad ones where they are explained.
+func loadConfig(environment map[string]string) (config.Config, error) {
+	cfg, err := config.Load(environment)
+	if err != nil {
+		err = fmt.Errorf(`%w; "auditlog help settings" explains each`, err)
+	}
+	return cfg, err
 }
 
 // settingsTopic explains the settings, and prints them.

@@ -26,6 +26,7 @@ import (
 	"example.com/auditlog/internal/sim/fault"
 	"example.com/auditlog/internal/sim/harness"
 	"example.com/auditlog/internal/state"
+	"example.com/auditlog/internal/store"
 )
 
 const stateName = "state/openai-auditlog/state.json"
@@ -159,7 +160,7 @@ const (
 	logsPath         = "/storage/v1/b/logs"
 	statePath        = logsPath + "/o/" + stateName
 	userRemedy       = "grant Storage Object User (roles/storage.objectUser) on the managed folder gs://logs/state/openai-auditlog/, or on the bucket, to the account that runs this"
-	ownBucket        = "set STATE_BUCKET to a bucket without one and copy the state object there, or remove it"
+	ownBucket        = "a retention policy or a hold forbids it: set STATE_BUCKET to a bucket without one and copy the state object there, or remove it"
 	itself           = "talk to Cloud Storage itself: a proxy or emulator on the way drops the preconditions of requests"
 	ruleRemedy       = "limit the rule to gs://logs/openai-auditlog/ (matchesPrefix), or to noncurrent versions"
 	keyRemedy        = "OPENAI_ADMIN_KEY is wrong or revoked: create an Admin key and set it"
@@ -199,6 +200,16 @@ func TestCheckGood(t *testing.T) {
 		for name, f := range check(h) {
 			if f.Result != checkup.ResultOK && name != "organization" {
 				t.Errorf("with a STATE_BUCKET: %+v", f)
+			}
+		}
+		// To an account with roles on folders alone.
+		h.Conceal()
+		for _, stateBucket := range []string{"states", "logs"} {
+			h.Env["STATE_BUCKET"] = stateBucket
+			for _, f := range check(h) {
+				if f.Result == checkup.ResultFailure || f.Result == checkup.ResultWarning {
+					t.Errorf("with roles on folders: %+v", f)
+				}
 			}
 		}
 	})
@@ -339,7 +350,7 @@ func TestCheckFindings(t *testing.T) {
 		{"default_hold", place(`,"defaultEventBasedHold":true`), "retention", checkup.ResultFailure, "puts an event-based hold on new objects", ownBucket},
 		{"retention_state_bucket", then(states, func(h *harness.H) {
 			h.BucketFaults.Set(bucketIs("/storage/v1/b/states", `{"name":"states","defaultEventBasedHold":true}`))
-		}), "retention", checkup.ResultFailure, "gs://states puts", "remove it, or set STATE_BUCKET to a bucket without one and copy the state object there"},
+		}), "retention", checkup.ResultFailure, "gs://states puts", ownBucket},
 		{"temporary_hold", object(`,"temporaryHold":true`), "retention", checkup.ResultFailure, "the state object is under a temporary hold", ownBucket},
 		{"event_hold", object(`,"eventBasedHold":true`), "retention", checkup.ResultFailure, "the state object is under an event-based hold", ownBucket},
 		{"object_policy", object(`,"retentionExpirationTime":"2000-02-01T00:00:00Z"`), "retention", checkup.ResultFailure, "a retention policy until 2000-02-01T00:00:00Z", ownBucket},
@@ -358,11 +369,15 @@ func TestCheckFindings(t *testing.T) {
 		{"no_create", deny("logs", "create", "state/"), "probe_create", checkup.ResultFailure, "storage.objects.create is not allowed", userRemedy},
 		{"no_create_skips", deny("logs", "create", "state/"), "probe_move", checkup.ResultSkipped, "see probe_create", ""},
 		{"no_get", deny("logs", "get", "state/"), "probe_read", checkup.ResultFailure, "storage.objects.get is not allowed", userRemedy},
-		{"staged_may_not_be_looked_for", deny("logs", "get", "state/openai-auditlog/staged/"), "staged", checkup.ResultFailure, "storage.objects.get is not allowed", userRemedy},
+		{"staged_may_not_be_looked_for", deny("logs", "list", "state/openai-auditlog/staged/"), "staged", checkup.ResultFailure, "storage.objects.list is not allowed", userRemedy},
 		{"no_get_state", deny("logs", "get", "state/"), "state", checkup.ResultFailure, "storage.objects.get is not allowed", userRemedy},
-		{"no_list", deny("logs", "list", ""), "probe_list", checkup.ResultWarning, "storage.objects.list is not allowed", userRemedy},
+		{"no_list", deny("logs", "list", ""), "probe_list", checkup.ResultFailure, "storage.objects.list is not allowed", userRemedy},
 		{"no_list_feed", deny("logs", "list", ""), "feed", checkup.ResultSkipped, `Storage Object Viewer (roles/storage.objectViewer); the function does without; to have it looked at, run "auditlog check"`, ""},
 		{"no_move", deny("logs", "move", ""), "probe_move", checkup.ResultFailure, "storage.objects.move is not allowed", userRemedy},
+		{"perimeter", refuseAll("Request is prohibited by organization's policy. vpcServiceControlsUniqueIdentifier: abc"), "bucket", checkup.ResultFailure,
+			"reading the settings of gs://logs: 403 Request is prohibited by organization's policy.", store.OutsidePerimeter.Remedy()},
+		{"kms_key", refuseAll("Permission denied on Cloud KMS key. Please ensure that your Cloud Storage service account has been authorized to use this key."), "state", checkup.ResultFailure,
+			"403 Permission denied on Cloud KMS key.", store.KeyUnusable.Remedy()},
 		{"no_conditions", func(h *harness.H) {
 			h.BucketFaults.Set(func(_ int, r *http.Request) fault.Fault { dropConditions(r); return fault.Fault{} })
 		}, "probe_condition", checkup.ResultFailure, "on a condition that did not hold", itself},
@@ -478,6 +493,19 @@ func TestCheckFindings(t *testing.T) {
 					t.Errorf("the check took %s", took)
 				}
 			})
+		})
+	}
+}
+
+// refuseAll refuses what touches objects or, from outside, everything.
+func refuseAll(message string) func(*harness.H) {
+	return func(h *harness.H) {
+		h.BucketFaults.Set(func(_ int, r *http.Request) fault.Fault {
+			if strings.Contains(message, "KMS") && (r.Method == http.MethodGet && r.URL.Path != statePath || r.URL.Query().Get("prefix") != "") {
+				return fault.Fault{}
+			}
+			return fault.Fault{Kind: fault.Refuse, Status: 403, Header: http.Header{"Content-Type": {"application/json"}},
+				Body: fmt.Sprintf(`{"error":{"code":403,"message":%q,"errors":[{"reason":"forbidden","message":%[1]q}]}}`, message)}
 		})
 	}
 }

@@ -131,10 +131,10 @@ func (k *checkup) unpublished(ctx context.Context, snap *store.Snapshot) {
 	if !k.reachable(ctx, k.cfg.StateBucket, check) {
 		return
 	}
-	found, err := k.store.FindStaged(ctx, s)
+	found, _, err := k.store.FindStaged(ctx, s)
 	switch {
 	case err != nil:
-		k.refused(ctx, check, "looking for what is staged", err, k.forStaged("storage.objects.get"))
+		k.refused(ctx, check, "looking for what is staged", err, k.forStaged("storage.objects.list"))
 	case found == 0:
 		k.ok(check, "nothing is left to publish")
 	case !s.Stages(found):
@@ -182,10 +182,10 @@ func (k *checkup) feedCreate(ctx context.Context) {
 			"an empty object was written on a condition that did not hold")
 	case store.StatusOf(err) == http.StatusPreconditionFailed:
 		k.ok(check, "creating objects in %s is allowed (tried without writing one)", k.store.FeedURL(k.cfg.Prefix+"/"))
-	case store.StatusOf(err) == http.StatusForbidden && !strings.Contains(text, "storage.objects.create") &&
+	case store.CauseOf(err) == store.NoRole && !strings.Contains(text, "storage.objects.create") &&
 		(strings.Contains(text, "storage.objects.delete") || strings.Contains(text, "storage.objects.list")):
 		// This request needs permissions that a run does not need.
-		k.skip(check, "whether creating objects is allowed could not be told without writing one: %s", k.show(storageText(err)))
+		k.skip(check, "whether creating objects is allowed could not be told without writing one: %s", k.show(store.Said(err)))
 	default:
 		k.refused(ctx, check, "creating an object in "+k.store.FeedURL(k.cfg.Prefix+"/"), err, k.forFeed("storage.objects.create", roleCreator))
 	}
@@ -202,6 +202,11 @@ func (k *checkup) feedRead(ctx context.Context) {
 	_, err := k.store.Feed.Object(k.cfg.Prefix + "/probe-" + strings.ToLower(rand.Text())).Attrs(step)
 	if err == nil || errors.Is(err, storage.ErrObjectNotExist) && !store.BucketMissing(err) {
 		k.ok(check, "reading objects in %s is allowed", k.store.FeedURL(k.cfg.Prefix+"/"))
+		return
+	}
+	if store.CauseOf(err) == store.NoRole && strings.Contains(err.Error(), "storage.objects.list") {
+		// Who may not list is not told that there is no such object.
+		k.skip(check, "whether reading objects is allowed could not be told without one: %s", k.show(store.Said(err)))
 		return
 	}
 	k.refused(ctx, check, "reading in "+k.store.FeedURL(k.cfg.Prefix+"/"), err, k.forFeed("storage.objects.get", roleViewer))
@@ -230,7 +235,7 @@ func (k *checkup) feedObjects(ctx context.Context, state *store.Snapshot) {
 	}
 	l, err := k.list(ctx, last)
 	switch {
-	case store.StatusOf(err) == http.StatusForbidden:
+	case store.CauseOf(err) == store.NoRole:
 		k.skip(check, "this account may not list %s: storage.objects.list comes for example with %s; %s", folder, roleViewer, byHand)
 		return
 	case err != nil:
@@ -267,7 +272,7 @@ func (k *checkup) pending(ctx context.Context, state *store.Snapshot) bool {
 	if s.Staged == "" {
 		return false
 	}
-	found, err := k.store.FindStaged(ctx, s)
+	found, _, err := k.store.FindStaged(ctx, s)
 	return err != nil || s.Stages(found)
 }
 

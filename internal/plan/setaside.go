@@ -15,7 +15,7 @@ import (
 type fault struct {
 	failures  int  // of its segments in a row
 	confirmed bool // it is the window's own: a later page with the same filter was good
-	known     bool // an earlier run has confirmed it
+	known     bool // an earlier run has met it
 }
 
 const (

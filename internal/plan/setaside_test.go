@@ -161,8 +161,11 @@ func TestOutage(t *testing.T) {
 		}
 		fail(p, r, audit.Unserved, "no page")
 	}
-	if s := p.State(); p.Failure() == nil || p.Failure().Error() != "no page" || asked > 2*maxFailures+2 || retry != 1 || !cmp.Equal(s.Backlog, before.Backlog) {
-		t.Errorf("after the new window: failure %v, %d requests, %d with retries, backlog %+v", p.Failure(), asked, retry, s.Backlog)
+	if p.Failure() == nil || p.Failure().Error() != "no page" || asked > 2*maxFailures+2 || retry != 1 {
+		t.Errorf("after the new window: failure %v, %d requests, %d with retries", p.Failure(), asked, retry)
+	}
+	if left, list := p.State().Backlog, before.Backlog; !slices.Equal(left[len(left)-2:], list[1:]) {
+		t.Errorf("windows beside the first are %+v", left)
 	}
 	if notes := p.Finish(); len(notes) > 0 {
 		t.Errorf("notes %+v", notes)
@@ -177,8 +180,8 @@ func TestFaultOfAFilter(t *testing.T) {
 	p.Take(ask(t, p), page(), noOthers, 0)
 	p.Take(ask(t, p), page(), noOthers, 0)
 	stopped(t, p, "bad filter", "bad filter")
-	if s := p.State(); len(s.Backlog) != 1 || s.Backlog[0].SetAside {
-		t.Errorf("backlog %+v", s.Backlog)
+	if s, notes := p.State(), p.Finish(); len(s.Backlog) != 1 || len(notes) > 0 {
+		t.Errorf("backlog %+v, notes %+v", s.Backlog, notes)
 	}
 }
 
@@ -192,6 +195,40 @@ func TestSetAsideWhole(t *testing.T) {
 	bad.SetAside = true
 	if s := p.State(); len(askAll(p)) > 0 || p.Failure() == nil || !slices.Equal(s.Backlog, []state.Window{bad}) {
 		t.Errorf("failure %v, backlog %+v", p.Failure(), s.Backlog)
+	}
+}
+
+// TestConfirmedByTheNextRun: where no page comes after the bad one, the next run's new
+// window shows that the API is well.
+func TestConfirmedByTheNextRun(t *testing.T) {
+	p := freshRead(t, stateOf(collected(now-500, backlog(state.Window{Gte: 100, Lte: 100})), nil), usual())
+	fail(p, ask(t, p), audit.Unserved, "no page")
+	stopped(t, p, "no page", "no page")
+	s := stored(t, p.State(), time.Unix(now, 0))
+	p = freshRead(t, &s, usual())
+	r := ask(t, p)
+	fail(p, r, audit.Unserved, "no page")
+	set := "the API cannot serve 1 range, set aside while the rest is read: no page"
+	if stopped(t, p, set, set); !r.Once {
+		t.Error("it is asked for with all attempts again")
+	}
+}
+
+// TestEmptyPageProvesNothing: an empty page that more follow does not show that the API
+// serves the range again.
+func TestEmptyPageProvesNothing(t *testing.T) {
+	bad := state.Window{Gte: 100, Lte: 100, SetAside: true}
+	p := freshRead(t, stateOf(collected(now-500, backlog(bad)), nil), usual())
+	p.Take(ask(t, p), audit.Page{More: true, Cursor: "~"}, noOthers, 0)
+	fail(p, ask(t, p), audit.Unserved, "no page")
+	bad.After = "~"
+	if s := p.State(); !slices.Equal(s.Backlog, []state.Window{bad}) {
+		t.Errorf("backlog %+v", s.Backlog)
+	}
+	p = freshRead(t, stateOf(collected(now-500, backlog(bad)), nil), usual())
+	p.Take(ask(t, p), audit.Page{More: true, Cursor: "~~"}, noOthers, 0)
+	if s := p.State(); !s.Backlog[0].SetAside {
+		t.Errorf("after an empty page: %+v", s.Backlog)
 	}
 }
 

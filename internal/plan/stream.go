@@ -71,7 +71,7 @@ func newStream(tenant bool, before *state.Stream, settings *Settings, now time.T
 		if !s.before.Rewound || w.Filter != settings.Filter {
 			old := &segment{Window: w, oldest: w.AfterAt, resumed: w.After != ""}
 			if w.SetAside {
-				old.fault = &fault{known: true, confirmed: true}
+				old.fault = &fault{known: true}
 			}
 			s.segments = append(s.segments, old)
 		}
@@ -303,7 +303,7 @@ func (s *stream) next(now time.Time) *state.Stream {
 	}
 	next.Backlog = []state.Window{}
 	for w := range s.open() {
-		w.SetAside = w.fault != nil && w.fault.confirmed
+		w.SetAside = w.fault != nil
 		next.Backlog = appendWindow(next.Backlog, w.Window)
 	}
 	next.Remember(func(yield func(state.Remembered) bool) {

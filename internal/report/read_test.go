@@ -204,7 +204,7 @@ func TestReadBackfill(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := c.Backfill(t.Context(), h.Log, state.Backfill{From: time.Unix(from, 0), To: time.Unix(to, 0), Again: again}); err != nil {
+			if _, err := c.Backfill(t.Context(), h.Log, state.Backfill{From: time.Unix(from, 0), To: time.Unix(to, 0), Again: again}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -292,9 +292,11 @@ func TestReadFails(t *testing.T) {
 				[]string{`looking for gs://logs/staged/x.ndjson: whoever reads needs the role Storage Object Viewer on bucket "logs": `}, report.StagedUnknown, true},
 			{"all but the state", pending, func(_, _, _, object string) bool { return object != stateName }, false,
 				[]string{"looking for gs://logs/staged/x.ndjson: ", `listing gs://logs/openai-auditlog/: whoever reads needs the role Storage Object Viewer on bucket "logs": `}, report.StagedUnknown, false},
-			{"list", good, func(_, op, _, _ string) bool { return op == "list" }, false,
+			{"list", good, func(_, op, _, prefix string) bool { return op == "list" && prefix == "openai-auditlog/" }, false,
 				[]string{"listing gs://logs/openai-auditlog/: "}, report.StagedPublished, false},
-			{"object", good, func(_, _, _, object string) bool { return strings.HasPrefix(object, "openai-auditlog/") }, false,
+			{"object", good, func(_, op, _, object string) bool {
+				return op == "get" && strings.HasPrefix(object, "openai-auditlog/")
+			}, false,
 				[]string{"reading gs://logs/openai-auditlog/openai_auditlog_"}, report.StagedPublished, true},
 			{"damaged", `{"last_effective_at": "soon"}`, none, true,
 				[]string{"state gs://logs/" + stateName + " is damaged: "}, "", false},

@@ -14,6 +14,7 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"path"
 	"regexp"
 	"strings"
 	"testing"
@@ -184,6 +185,16 @@ func (h *H) Put(tenant bool, kind string, ago int64) (id string) {
 	id = fmt.Sprintf("%s-%d", kind, h.added)
 	h.AddRecord(tenant, fmt.Appendf(nil, `{"id":"%s","type":"%s","effective_at":%d,"project":{"id":"p+1"}}`, id, kind, time.Now().Unix()-ago))
 	return id
+}
+
+// Conceal makes the bucket answer as to an account with roles on folders alone: 403
+// for what does not exist, and lists only in the state's folder.
+func (h *H) Conceal() {
+	h.Bucket.Conceal()
+	folder := path.Dir(h.Env["STATE_KEY"]) + "/"
+	h.Bucket.Deny(func(_, op, bucket, name string) bool {
+		return op == "list" && (bucket != h.BucketOf("STATE_BUCKET") || !strings.HasPrefix(name, folder))
+	})
 }
 
 // Settle heals everything and runs until nothing is left to do; then each
