@@ -24,6 +24,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.com/auditlog"
 	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/config"
 	"example.com/auditlog/internal/sim/auditapi"
@@ -151,8 +152,7 @@ func newDemo(o demoOptions) (*demo, error) {
 		if err != nil {
 			return nil, err
 		}
-		// The function logs to whatever this is.
-		os.Stderr = f
+		os.Stderr, auditlog.Logs = f, f
 		log.SetOutput(f)
 	}
 	if err := d.serve(); err != nil {
