@@ -132,7 +132,7 @@ func newDemo(o demoOptions) (*demo, error) {
 	}
 	d := &demo{
 		demoOptions: o,
-		width:       cmp.Or(columns(o.out), 100),
+		width:       cmp.Or(widthOf(o.out), 100),
 		rand:        rand.New(rand.NewPCG(o.seed, 0)),
 		shown:       map[string]bool{},
 		records:     auditapi.NewGenerator(o.seed),

@@ -68,7 +68,7 @@ func runOnce(ctx context.Context, stdout io.Writer, asJSON bool) error {
 		// The figures of a failed run may count what it has not committed; with an
 		// object they are good.
 		case err == nil || sum.Object != "":
-			fmt.Fprintln(stdout, wrap(summary(sum), columns(stdout), 2))
+			fmt.Fprintln(stdout, wrap(summary(sum), widthOf(stdout), 2))
 		}
 		return err
 	})
@@ -198,7 +198,7 @@ func (c *console) Handle(_ context.Context, r slog.Record) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.bar.Clear()
-	_, err := fmt.Fprintln(c.w, wrap(line.String(), columns(c.w), 2))
+	_, err := fmt.Fprintln(c.w, wrap(line.String(), widthOf(c.w), 2))
 	return err
 }
 

@@ -18,7 +18,6 @@ import (
 	"syscall"
 	"time"
 
-	"cloud.google.com/go/storage"
 	"github.com/spf13/cobra"
 
 	"example.com/auditlog"
@@ -27,6 +26,7 @@ import (
 	"example.com/auditlog/internal/sim/auditapi"
 	"example.com/auditlog/internal/sim/fault"
 	"example.com/auditlog/internal/sim/world"
+	"example.com/auditlog/internal/store"
 )
 
 // A sandbox begins with days of records. Runs have collected the newest of them, a part each; the
@@ -111,7 +111,7 @@ func newSandbox(dir string) (*sandbox, error) {
 	}
 	if err := s.restore(filepath.Join(dir, "records.ndjson")); err != nil {
 		s.Close()
-		return nil, fmt.Errorf("reading the API's records: %w", err)
+		return nil, fmt.Errorf("reading the API's records of an earlier sandbox: %w; name a new directory with --dir", err)
 	}
 	return s, nil
 }
@@ -191,7 +191,7 @@ func (s *sandbox) collector(ctx context.Context) (*auditlog.Collector, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := storage.NewClient(ctx, s.StorageOptions()...)
+	client, err := store.NewClient(ctx, s.StorageOptions()...)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +205,7 @@ func (s *sandbox) explain(stdout, stderr io.Writer, rate, runs int) error {
 		return err
 	}
 	say := func(indent int, format string, args ...any) {
-		fmt.Fprintln(stderr, wrap(fmt.Sprintf(format, args...), columns(stderr), indent))
+		fmt.Fprintln(stderr, wrap(fmt.Sprintf(format, args...), widthOf(stderr), indent))
 	}
 	say(0, "A simulated audit log API and a bucket are up; Ctrl-C ends them. Paste this into another shell:\n")
 	settings := s.Settings()

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/term"
 )
 
-// columns is the width of the terminal that w is, 0 if it is none or does not say.
-func columns(w io.Writer) int {
+// widthOf is the width of the terminal that w is, 0 if it is none or does not say.
+func widthOf(w io.Writer) int {
 	if f, ok := w.(*os.File); ok {
 		if width, _, err := term.GetSize(int(f.Fd())); err == nil {
 			return width
