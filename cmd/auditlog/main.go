@@ -62,7 +62,7 @@ command is the same code at your own hands.
 		begun = true
 		return nil
 	}
-	root.AddCommand(demoCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), udmCommand(), versionCommand(), settingsTopic(), exitTopic())
+	root.AddCommand(demoCommand(), sandboxCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), udmCommand(), versionCommand(), settingsTopic(), exitTopic())
 	wrapHelp(root, os.Stdout)
 
 	err := root.Execute()
@@ -136,7 +136,7 @@ func settingsTopic() *cobra.Command {
 	return &cobra.Command{
 		Use:   "settings",
 		Short: "The settings of the collector: all are environment variables",
-		Long: `All commands but demo and udm take their settings from the environment, under the names that
+		Long: `All commands but demo, sandbox and udm take their settings from the environment, under the names that
 the function has in the cloud, or from the file of --env-file, which has lines of NAME=VALUE. That
 may be the file that deploy/deploy.sh deploys from. The key is never in it. The command itself prints
 those of the file, or else of the environment, with all defaults and without the key.
