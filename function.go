@@ -304,6 +304,9 @@ var terminated = sync.OnceValue(func() context.Context {
 	return ctx
 })
 
+// Logs is where the function logs to. What the framework prints goes to os.Stderr.
+var Logs = os.Stderr
+
 // handle does what an event asks for: usually a run. After an error, Pub/Sub delivers the event again.
 func handle(ctx context.Context, e event.Event) error {
 	underWay.RLock()
@@ -312,7 +315,7 @@ func handle(ctx context.Context, e event.Event) error {
 	defer stop()
 	defer context.AfterFunc(terminated(), stop)()
 
-	log := cloudlog.New(os.Stderr).With("event_id", audit.Shorten(e.ID())) // the framework gives such functions no trace
+	log := cloudlog.New(Logs).With("event_id", audit.Shorten(e.ID())) // the framework gives such functions no trace
 	data, published, err := openEvent(e)
 	if err != nil {
 		log.Error(err.Error())

@@ -62,7 +62,7 @@ command is the same code at your own hands.
 		begun = true
 		return nil
 	}
-	root.AddCommand(demoCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), udmCommand(), versionCommand(), settingsTopic(), exitTopic())
+	root.AddCommand(demoCommand(), sandboxCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), udmCommand(), versionCommand(), settingsTopic(), exitTopic())
 	wrapHelp(root, os.Stdout)
 
 	err := root.Execute()
@@ -77,6 +77,24 @@ command is the same code at your own hands.
 	}
 	fmt.Fprintln(stderr, "Run 'auditlog help' for usage.")
 	return exitUsage
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), auditlog.Version) },
+	}
+}
+
+// loadConfig reads the settings, and says of bad ones where they are explained.
+func loadConfig(environment map[string]string) (config.Config, error) {
+	cfg, err := config.Load(environment)
+	if err != nil {
+		err = fmt.Errorf(`%w; "auditlog help settings" explains each`, err)
+	}
+	return cfg, err
 }
 
 // exitTopic explains the exit statuses.
@@ -103,24 +121,6 @@ A signal that ends the process at once makes it 128 and the signal's number: 130
 	}
 }
 
-func versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  cobra.NoArgs,
-		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), auditlog.Version) },
-	}
-}
-
-// loadConfig reads the settings, and says of bad ones where they are explained.
-func loadConfig(environment map[string]string) (config.Config, error) {
-	cfg, err := config.Load(environment)
-	if err != nil {
-		err = fmt.Errorf(`%w; "auditlog help settings" explains each`, err)
-	}
-	return cfg, err
-}
-
 // settingsTopic explains the settings, and prints them.
 func settingsTopic() *cobra.Command {
 	var table strings.Builder
@@ -136,7 +136,7 @@ func settingsTopic() *cobra.Command {
 	return &cobra.Command{
 		Use:   "settings",
 		Short: "The settings of the collector: all are environment variables",
-		Long: `All commands but demo and udm take their settings from the environment, under the names that
+		Long: `All commands but demo, sandbox and udm take their settings from the environment, under the names that
 the function has in the cloud, or from the file of --env-file, which has lines of NAME=VALUE. That
 may be the file that deploy/deploy.sh deploys from. The key is never in it. The command itself prints
 those of the file, or else of the environment, with all defaults and without the key.

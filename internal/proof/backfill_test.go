@@ -91,6 +91,42 @@ func TestBackfill(t *testing.T) {
 	})
 }
 
+// TestBackfillCancelled: what is cancelled before it is read is not collected, and can be
+// asked for again.
+func TestBackfillCancelled(t *testing.T) {
+	inSimulation(t, simulated[0], func(h *simulation) {
+		h.Since = ago(day).Unix()
+		h.Add(9, 3*24*3600, 60)
+		h.MustRun()
+		covered := h.state().Covered
+		for range 2 {
+			want := state.Backfill{From: ago(9 * day), To: ago(2 * day)}
+			if err := h.backfill(&fault.Transport{}, want); err != nil {
+				t.Fatal(err)
+			}
+			want.Cancel = true
+			if err := h.backfill(&fault.Transport{}, want); err != nil {
+				t.Fatal(err)
+			}
+			if err := h.backfill(&fault.Transport{}, want); err == nil || !strings.Contains(err.Error(), "nothing from") {
+				t.Errorf("error %v", err)
+			}
+			if s := h.state(); len(s.Backlog) > 0 || s.Watermark != s.High || !slices.Equal(s.Covered, covered) {
+				t.Errorf("%+v", s)
+			}
+			if sum := h.MustRun(); sum.Records > 0 {
+				t.Errorf("collected %d records", sum.Records)
+			}
+			covered = h.state().Covered
+		}
+		if err := h.backfill(&fault.Transport{}, state.Backfill{From: ago(9 * day), To: ago(2 * day)}); err != nil {
+			t.Fatal(err)
+		}
+		h.Since = 0
+		h.Settle()
+	})
+}
+
 // TestBackfillIsNoLag: while a backfill goes on, split by runs with several requests at once, new
 // records are as recent as without it. What a run leaves of its new window counts.
 func TestBackfillIsNoLag(t *testing.T) {
@@ -124,42 +160,6 @@ func TestBackfillIsNoLag(t *testing.T) {
 		if sum := h.MustRun(); sum.OpenWindows == 0 || sum.Lag < 1000 {
 			t.Errorf("lag %d, %d windows of new records, where a run leaves some", sum.Lag, sum.OpenWindows)
 		}
-		h.Settle()
-	})
-}
-
-// TestBackfillCancelled: what is cancelled before it is read is not collected, and can be
-// asked for again.
-func TestBackfillCancelled(t *testing.T) {
-	inSimulation(t, simulated[0], func(h *simulation) {
-		h.Since = ago(day).Unix()
-		h.Add(9, 3*24*3600, 60)
-		h.MustRun()
-		covered := h.state().Covered
-		for range 2 {
-			want := state.Backfill{From: ago(9 * day), To: ago(2 * day)}
-			if err := h.backfill(&fault.Transport{}, want); err != nil {
-				t.Fatal(err)
-			}
-			want.Cancel = true
-			if err := h.backfill(&fault.Transport{}, want); err != nil {
-				t.Fatal(err)
-			}
-			if err := h.backfill(&fault.Transport{}, want); err == nil || !strings.Contains(err.Error(), "nothing from") {
-				t.Errorf("error %v", err)
-			}
-			if s := h.state(); len(s.Backlog) > 0 || s.Watermark != s.High || !slices.Equal(s.Covered, covered) {
-				t.Errorf("%+v", s)
-			}
-			if sum := h.MustRun(); sum.Records > 0 {
-				t.Errorf("collected %d records", sum.Records)
-			}
-			covered = h.state().Covered
-		}
-		if err := h.backfill(&fault.Transport{}, state.Backfill{From: ago(9 * day), To: ago(2 * day)}); err != nil {
-			t.Fatal(err)
-		}
-		h.Since = 0
 		h.Settle()
 	})
 }

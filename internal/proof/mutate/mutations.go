@@ -508,8 +508,8 @@ var mutations = []mutation{
 	{
 		name: "let lag wait for what is set aside",
 		file: "internal/state/state.go",
-		old:  "if !w.SetAside {\n\t\t\tto, open",
-		new:  "if true {\n\t\t\tto, open",
+		old:  "if !w.SetAside && !w.IsBackfill() {\n\t\t\tto, open",
+		new:  "if !w.IsBackfill() {\n\t\t\tto, open",
 		in:   "internal/proof",
 		test: "TestBadRecord",
 	},
