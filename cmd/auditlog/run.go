@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -40,9 +39,7 @@ and "watermark_time". A failed run prints them, too.
 
 SIGINT (Ctrl-C) or SIGTERM ends the reading: what has been read is committed, the
 rest is left to the next run, and the exit status is 1. A second signal ends the
-process at once; even so nothing is lost.
-
-Exit status: 0 when the run got everything, or MAX_RECORDS of it; 1 when not.`,
+process at once; even so nothing is lost.`,
 		Example: `  GCS_BUCKET=my-bucket OPENAI_ADMIN_KEY=sk-admin-... auditlog run`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -62,13 +59,11 @@ func runOnce(ctx context.Context, stdout io.Writer, asJSON bool) error {
 		sum, err := o.run(ctx)
 		switch {
 		case asJSON:
-			e := json.NewEncoder(stdout)
-			e.SetIndent("", "  ")
-			return errors.Join(err, e.Encode(figuresOf(sum)))
+			return errors.Join(err, printJSON(stdout, figuresOf(sum)))
 		// The figures of a failed run may count what it has not committed; with an
 		// object they are good.
 		case err == nil || sum.Object != "":
-			fmt.Fprintln(stdout, wrap(summary(sum), widthOf(stdout), 2))
+			fmt.Fprintln(stdout, audit.Wrap(summary(sum), columns(stdout), 2))
 		}
 		return err
 	})
@@ -198,7 +193,7 @@ func (c *console) Handle(_ context.Context, r slog.Record) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.bar.Clear()
-	_, err := fmt.Fprintln(c.w, wrap(line.String(), widthOf(c.w), 2))
+	_, err := fmt.Fprintln(c.w, audit.Wrap(line.String(), columns(c.w), 2))
 	return err
 }
 

@@ -205,7 +205,7 @@ func (s *sandbox) explain(stdout, stderr io.Writer, rate, runs int) error {
 		return err
 	}
 	say := func(indent int, format string, args ...any) {
-		fmt.Fprintln(stderr, wrap(fmt.Sprintf(format, args...), widthOf(stderr), indent))
+		fmt.Fprintln(stderr, audit.Wrap(fmt.Sprintf(format, args...), columns(stderr), indent))
 	}
 	say(0, "A simulated audit log API and a bucket are up; Ctrl-C ends them. Paste this into another shell:\n")
 	settings := s.Settings()
