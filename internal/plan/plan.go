@@ -227,7 +227,9 @@ func (p *Plan) take(r Request, page audit.Page, others *audit.Page) (o Outcome, 
 		o.New = append(o.New, rec)
 	}
 	o.Notes = append(o.Notes, w.hole(page)...)
-	s.served(w)
+	if !page.Hollow() {
+		s.served(w)
+	}
 	s.advance(w, page)
 	o.Taken = true
 	p.figures.Pages++

@@ -214,6 +214,24 @@ func TestConfirmedByTheNextRun(t *testing.T) {
 	}
 }
 
+// TestEmptyPageProvesNothing: an empty page that more follow does not show that the API
+// serves the range again.
+func TestEmptyPageProvesNothing(t *testing.T) {
+	bad := state.Window{Gte: 100, Lte: 100, SetAside: true}
+	p := freshRead(t, stateOf(collected(now-500, backlog(bad)), nil), usual())
+	p.Take(ask(t, p), audit.Page{More: true, Cursor: "~"}, noOthers, 0)
+	fail(p, ask(t, p), audit.Unserved, "no page")
+	bad.After = "~"
+	if s := p.State(); !slices.Equal(s.Backlog, []state.Window{bad}) {
+		t.Errorf("backlog %+v", s.Backlog)
+	}
+	p = freshRead(t, stateOf(collected(now-500, backlog(bad)), nil), usual())
+	p.Take(ask(t, p), audit.Page{More: true, Cursor: "~~"}, noOthers, 0)
+	if s := p.State(); !s.Backlog[0].SetAside {
+		t.Errorf("after an empty page: %+v", s.Backlog)
+	}
+}
+
 // TestSetAsideLast: what an earlier run has set aside keeps nothing else waiting, and
 // segments that may be cut come before those that may not.
 func TestSetAsideLast(t *testing.T) {
