@@ -34,7 +34,7 @@ docs/udm.md says how.
 It reads files, standard input (- or no argument), and objects: gs://BUCKET/OBJECT,
 or with a / at the end or a * in the name, all that match and end in .ndjson.
 For objects it needs the role Storage Object Viewer on the bucket, and credentials
-as "auditlog help settings" tells.
+as "auditlog help settings" explains.
 
 On a terminal each event is a block, with the time, the event type and the summary
 first. Elsewhere, or with --json, it is a line of JSON with UDM's field names.
@@ -44,7 +44,7 @@ of records that have them: what a parser extension would have to add. A field of
 the table is among them where its value is of no use there, such as a latitude
 that is no number. With --json the list is one JSON object.
 
-Lines that are no JSON objects are told on standard error, and left out.
+Lines that are not JSON objects are reported on standard error, and left out.
 
 Exit status: 0 if all was read and mapped, 1 if not.`,
 		Example: `  auditlog udm openai_auditlog_20260213_110000.ndjson

@@ -169,7 +169,7 @@ variable "network" {
 }
 
 variable "kms_key" {
-  description = "Key of Cloud KMS that buckets, topics, images and the function are encrypted with: projects/P/locations/L/keyRings/R/cryptoKeys/K, in the region of all of them. Google's accounts are let use it."
+  description = "Key of Cloud KMS that buckets, topics, images and the function are encrypted with: projects/P/locations/L/keyRings/R/cryptoKeys/K, in the region of all of them. Google's accounts get access to it."
   type        = string
   default     = null
 
