@@ -88,11 +88,10 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// codes returns a document's code: each span, and each line of a block. A line that ends with a
-// backslash goes on in the next one.
+// codes returns a document's code: each indented line, each fenced block and each span.
 func codes(text string) (list []string) {
 	for _, b := range block.FindAllString(text, -1) {
-		list = append(list, strings.Split(strings.ReplaceAll(b, "\\\n", " "), "\n")...)
+		list = append(list, strings.TrimSpace(b))
 	}
 	for _, s := range span.FindAllString(block.ReplaceAllString(text, ""), -1) {
 		list = append(list, strings.Trim(s, "`"))
