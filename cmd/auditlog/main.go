@@ -87,6 +87,15 @@ func versionCommand() *cobra.Command {
 	}
 }
 
+// loadConfig reads the settings, and says of bad ones where they are explained.
+func loadConfig(environment map[string]string) (config.Config, error) {
+	cfg, err := config.Load(environment)
+	if err != nil {
+		err = fmt.Errorf(`%w; "auditlog help settings" explains each`, err)
+	}
+	return cfg, err
+}
+
 // settingsTopic explains the settings, and prints them.
 func settingsTopic() *cobra.Command {
 	var table strings.Builder

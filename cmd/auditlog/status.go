@@ -19,7 +19,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"example.com/auditlog/internal/config"
 	"example.com/auditlog/internal/report"
 	"example.com/auditlog/internal/store"
 )
@@ -83,7 +82,7 @@ const statusTime = 10 * time.Minute
 func showStatus(ctx context.Context, stdout io.Writer, o statusOptions) error {
 	ctx, cancel := context.WithTimeout(ctx, statusTime)
 	defer cancel()
-	cfg, err := config.Load(withoutKey(env.ToMap(os.Environ())))
+	cfg, err := loadConfig(withoutKey(env.ToMap(os.Environ())))
 	if err != nil {
 		return err
 	}

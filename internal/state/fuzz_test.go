@@ -81,15 +81,20 @@ func FuzzDecodeState(f *testing.F) {
 			for _, want := range []Backfill{since(edge-5, edge-1), since(edge-5, -1), again(since(edge, edge+5))} {
 				for _, filter := range []audit.Filter{"", filterA} {
 					next := s
-					asked, added, err := next.AddBackfill(want, filter, true)
+					b, err := next.AddBackfill(want, filter, true)
+					added := len(next.Backlog) > len(s.Backlog) || s.Tenant != nil && len(next.Tenant.Backlog) > len(s.Tenant.Backlog)
 					switch {
 					case err != nil:
-					case added && len(next.Backlog) == len(s.Backlog) && (s.Tenant == nil || len(next.Tenant.Backlog) == len(s.Tenant.Backlog)):
-						t.Fatalf("%+v is added nowhere", asked)
-					case asked.Gte != want.From.Unix() || asked.Gte > asked.Lte || !want.To.IsZero() && asked.Lte != want.To.Unix():
-						t.Fatalf("asked for %+v, for %+v", asked, want)
-					default:
-						stays(t, next)
+						continue
+					case added != (len(b.Parts) > 0):
+						t.Fatalf("%+v, added %v", b, added)
+					case b.Asked.Gte != want.From.Unix() || b.Asked.Gte > b.Asked.Lte || !want.To.IsZero() && b.Limited != (b.Asked.Lte < want.To.Unix()):
+						t.Fatalf("%+v, for %+v", b, want)
+					}
+					stays(t, next)
+					twice := next
+					if b, err := twice.AddBackfill(want, filter, true); !want.Again && (err != nil || len(b.Parts) > 0) {
+						t.Fatalf("a second time: %+v, %v", b, err)
 					}
 				}
 			}

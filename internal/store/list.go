@@ -62,7 +62,7 @@ func (s *Store) settle(ctx context.Context, name string, err error) error {
 	}
 	switch found, listErr := s.look(ctx, name); {
 	case listErr != nil:
-		return fmt.Errorf("%w; and whether it is there could not be listed: %s", err, plain(listErr))
+		return fmt.Errorf("%w; and whether it is there could not be listed: %s", err, Plain(listErr))
 	case found == nil:
 		return storage.ErrObjectNotExist
 	}
