@@ -312,7 +312,7 @@ func (p *Plan) Fail(r Request, f *audit.Failure) Outcome {
 	case f.Kind == audit.OutOfTime:
 		err = errors.New("audit log API gave no answer before the deadline: is RUN_TIMEOUT_SECONDS, or the service's request timeout, too short?")
 	case f.Kind == audit.Interrupted:
-		err = errors.New("run was interrupted: the host is shutting down, or whoever triggered it has gone")
+		err = errors.New("run was stopped: by Ctrl-C, or since the host shuts down or the caller has gone")
 	}
 	return Outcome{Cancel: p.stop(s, err)}
 }

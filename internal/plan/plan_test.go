@@ -804,7 +804,7 @@ func TestTakenByTheOther(t *testing.T) {
 // TestFail: what each kind of failure stops, says and cancels.
 func TestFail(t *testing.T) {
 	const unanswered = "audit log API gave no answer before the deadline: is RUN_TIMEOUT_SECONDS, or the service's request timeout, too short?"
-	const interrupted = "run was interrupted: the host is shutting down, or whoever triggered it has gone"
+	const interrupted = "run was stopped: by Ctrl-C, or since the host shuts down or the caller has gone"
 	const noTime = "RUN_TIMEOUT_SECONDS is nearly over"
 	read := twoStreams(3)
 	never := stateOf(collected(now-500, backlog(windows(3)...)), collected(now-500, backlog(windows(3)...), func(s *state.Stream) { s.Untouched = true }))
