@@ -37,7 +37,9 @@ func (s *stream) setAside(w *segment, err error) (o Outcome) {
 		o = warning("The API cannot serve a page of a window: reading around it", "gte", w.Gte, "lte", w.LeftTo(), "error", err.Error())
 		fallthrough
 	default:
-		s.failures++
+		if !w.fault.known { // those fail fast, while a window with a new fault is still tried again
+			s.failures++
+		}
 		w.fault.failures++
 		if !s.cut(w) {
 			w.failure = err

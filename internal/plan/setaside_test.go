@@ -232,6 +232,24 @@ func TestEmptyPageProvesNothing(t *testing.T) {
 	}
 }
 
+// TestKnownFaultsAreNoOutage: what earlier runs have set aside fails fast, while a window that
+// begins with a bad record is still tried again: that one is cut all the same.
+func TestKnownFaultsAreNoOutage(t *testing.T) {
+	list := []state.Window{{Gte: 5000, Lte: 6000}}
+	for i := range int64(maxFailures) {
+		list = append(list, state.Window{Gte: 100 + 2*i, Lte: 100 + 2*i, SetAside: true})
+	}
+	p := freshRead(t, stateOf(collected(now-500, backlog(list...)), nil), usual())
+	asked := askAll(p)
+	for _, r := range asked[1:] {
+		fail(p, r, audit.Unserved, "no page")
+	}
+	fail(p, asked[0], audit.Unserved, "no page")
+	if got := askAll(p); len(got) != 2 {
+		t.Errorf("of a window with a bad page it wants %+v", got)
+	}
+}
+
 // TestSetAsideLast: what an earlier run has set aside keeps nothing else waiting, and
 // segments that may be cut come before those that may not.
 func TestSetAsideLast(t *testing.T) {

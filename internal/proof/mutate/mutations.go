@@ -434,6 +434,14 @@ var mutations = []mutation{
 		test: "TestBadRecord",
 	},
 	{
+		name: "take what is set aside for an outage",
+		file: "internal/plan/setaside.go",
+		old:  "if !w.fault.known { // those",
+		new:  "if true { // those",
+		in:   "internal/plan",
+		test: "TestKnownFaultsAreNoOutage",
+	},
+	{
 		name: "drop a window that another seems to cover",
 		file: "internal/plan/setaside.go",
 		old:  "a.Gte <= b.Gte && b.Lte <= a.Lte",
