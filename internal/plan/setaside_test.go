@@ -250,6 +250,22 @@ func TestKnownFaultsAreNoOutage(t *testing.T) {
 	}
 }
 
+// TestSetAsideIsWhatFailed: of a window that a run has begun to cut, only what it could not read is
+// set aside. The rest waits like any other window: it counts as lag, and does not come last.
+func TestSetAsideIsWhatFailed(t *testing.T) {
+	p := freshRead(t, stateOf(collected(now-500, backlog(state.Window{Gte: 100, Lte: 199})), nil), usual(func(s *Settings) { s.MaxRecords = 2 }))
+	fail(p, ask(t, p), audit.Unserved, "no page")
+	p.Take(ask(t, p), more(audit.Record{ID: "a", At: 140}, audit.Record{ID: "b", At: 130}), noOthers, 0)
+	if r, ok := p.Next(false); ok {
+		t.Fatalf("beyond MAX_RECORDS it wants %+v", r)
+	}
+	stopped(t, p, "MAX_RECORDS is reached", "")
+	s := p.State()
+	if open, setAside := s.Windows(false); open != 2 || setAside != 0 {
+		t.Errorf("backlog %+v", s.Backlog)
+	}
+}
+
 // TestSetAsideLast: what an earlier run has set aside keeps nothing else waiting, and
 // segments that may be cut come before those that may not.
 func TestSetAsideLast(t *testing.T) {

@@ -303,7 +303,7 @@ func (s *stream) next(now time.Time) *state.Stream {
 	}
 	next.Backlog = []state.Window{}
 	for w := range s.open() {
-		w.SetAside = w.fault != nil
+		w.SetAside = w.fault != nil && (w.failure != nil || w.fault.known) // else it waits to be read
 		next.Backlog = appendWindow(next.Backlog, w.Window)
 	}
 	next.Remember(func(yield func(state.Remembered) bool) {

@@ -442,6 +442,14 @@ var mutations = []mutation{
 		test: "TestKnownFaultsAreNoOutage",
 	},
 	{
+		name: "set aside what no run has asked for",
+		file: "internal/plan/stream.go",
+		old:  "w.fault != nil && (w.failure != nil || w.fault.known)",
+		new:  "w.fault != nil",
+		in:   "internal/plan",
+		test: "TestSetAsideIsWhatFailed",
+	},
+	{
 		name: "drop a window that another seems to cover",
 		file: "internal/plan/setaside.go",
 		old:  "a.Gte <= b.Gte && b.Lte <= a.Lte",
