@@ -266,6 +266,18 @@ func TestSetAsideIsWhatFailed(t *testing.T) {
 	}
 }
 
+// TestSetAsideWithAnOldFilter: a range that is set aside is reported with its times also where no
+// other window has its filter.
+func TestSetAsideWithAnOldFilter(t *testing.T) {
+	p := freshRead(t, stateOf(collected(now-500, backlog(state.Window{Gte: 100, Lte: 100, SetAside: true, Filter: filterA})), nil), usual())
+	fail(p, ask(t, p), audit.Unserved, "no page")
+	set := "the API cannot serve 1 range, set aside while the rest is read: no page"
+	stopped(t, p, set, set)
+	if notes := p.Finish(); len(notes) != 1 || notes[0].Severity != Error {
+		t.Errorf("notes %+v", notes)
+	}
+}
+
 // TestSetAsideLast: what an earlier run has set aside keeps nothing else waiting, and
 // segments that may be cut come before those that may not.
 func TestSetAsideLast(t *testing.T) {

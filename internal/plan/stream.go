@@ -71,7 +71,7 @@ func newStream(tenant bool, before *state.Stream, settings *Settings, now time.T
 		if !s.before.Rewound || w.Filter != settings.Filter {
 			old := &segment{Window: w, oldest: w.AfterAt, resumed: w.After != ""}
 			if w.SetAside {
-				old.fault = &fault{known: true}
+				old.fault = &fault{known: true, confirmed: true}
 			}
 			s.segments = append(s.segments, old)
 		}

@@ -450,6 +450,14 @@ var mutations = []mutation{
 		test: "TestSetAsideIsWhatFailed",
 	},
 	{
+		name: "keep quiet about a range that is set aside with an old filter",
+		file: "internal/plan/stream.go",
+		old:  "fault{known: true, confirmed: true}",
+		new:  "fault{known: true}",
+		in:   "internal/plan",
+		test: "TestSetAsideWithAnOldFilter",
+	},
+	{
 		name: "drop a window that another seems to cover",
 		file: "internal/plan/setaside.go",
 		old:  "a.Gte <= b.Gte && b.Lte <= a.Lte",
