@@ -278,6 +278,38 @@ func TestSetAsideWithAnOldFilter(t *testing.T) {
 	}
 }
 
+// TestBadRecordAmidTies: a bad record in a second that takes several pages adds no window in each run.
+func TestBadRecordAmidTies(t *testing.T) {
+	api := &faulty{pager: pager{compare: newestFirst}, bad: map[string]bool{"tie10": true}}
+	for i := range 30 {
+		api.add(audit.Record{ID: fmt.Sprintf("tie%02d", i), At: now - 5})
+	}
+	settings := usual(func(s *Settings) { s.MaxRecords, s.Overlap = 1000, 100_000 })
+	var before *state.State
+	counts := map[string]int{}
+	run := func(at int64) {
+		api.add(audit.Record{ID: fmt.Sprintf("new%d", at), At: at})
+		_, written, next := api.run(t, before, settings, at)
+		for _, r := range written {
+			counts[r.ID]++
+		}
+		before = &next
+	}
+	for i := range int64(80) {
+		run(now + 60*i)
+		if n := len(before.Backlog); n != 1 {
+			t.Fatalf("after run %d the backlog has %d windows: %+v", i+1, n, before.Backlog)
+		}
+	}
+	clear(api.bad)
+	run(now + 60*80)
+	for _, r := range api.records {
+		if counts[r.ID] != 1 {
+			t.Errorf("%s was written %d times", r.ID, counts[r.ID])
+		}
+	}
+}
+
 // TestSetAsideLast: what an earlier run has set aside keeps nothing else waiting, and
 // segments that may be cut come before those that may not.
 func TestSetAsideLast(t *testing.T) {

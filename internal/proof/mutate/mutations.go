@@ -458,6 +458,14 @@ var mutations = []mutation{
 		test: "TestSetAsideWithAnOldFilter",
 	},
 	{
+		name: "set a second of several pages aside once for each new window",
+		file: "internal/plan/setaside.go",
+		old:  "(a.After == \"\" || a.fresh)",
+		new:  "a.After == \"\"",
+		in:   "internal/plan",
+		test: "TestBadRecordAmidTies",
+	},
+	{
 		name: "drop a window that another seems to cover",
 		file: "internal/plan/setaside.go",
 		old:  "a.Gte <= b.Gte && b.Lte <= a.Lte",
