@@ -66,9 +66,9 @@ type Request struct {
 	audit.Request
 	ID    int  // among the plan's requests
 	First bool // of its window in this run
-	// Compare asks to send the same request without tenant_only, too.
+	// Compare asks for what comes without tenant_only, too.
 	Compare bool
-	// NotCompared is why that request brought no page; its sender sets it.
+	// NotCompared is why that brought no page; its sender sets it.
 	NotCompared error
 
 	stream  *stream

@@ -466,6 +466,14 @@ var mutations = []mutation{
 		test: "TestBadRecordAmidTies",
 	},
 	{
+		name: "compare tenant-scoped records with a whole window",
+		file: "fetch.go",
+		old:  `others.Tenant, others.Gte, others.Lte, others.After = false, at, at, ""`,
+		new:  "others.Tenant, _ = false, at",
+		in:   "internal/proof",
+		test: "TestTenantBesideBadRecord",
+	},
+	{
 		name: "drop a window that another seems to cover",
 		file: "internal/plan/setaside.go",
 		old:  "a.Gte <= b.Gte && b.Lte <= a.Lte",
