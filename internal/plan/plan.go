@@ -149,6 +149,10 @@ func (p *Plan) Next(idleOnly bool) (Request, bool) {
 	return next.request(p.requests, p.pageSize), true
 }
 
+// growth is after how many pages they may have twice as many records again, where one was too large: a
+// single large record must not make all others take a request each.
+const growth = 8
+
 // Take takes a page. others is the answer without tenant_only, nil for none. idle is the number of
 // idle workers: the rest of the window is split for them.
 func (p *Plan) Take(r Request, page audit.Page, others *audit.Page, idle int) Outcome {
@@ -232,7 +236,9 @@ func (p *Plan) take(r Request, page audit.Page, others *audit.Page) (o Outcome, 
 	}
 	s.advance(w, page)
 	o.Taken = true
-	p.figures.Pages++
+	if p.figures.Pages++; p.figures.Pages%growth == 0 {
+		p.pageSize = min(2*p.pageSize, p.settings.PageSize)
+	}
 	if n := len(page.Records); n > 0 {
 		p.figures.Reached = page.Records[n-1].At
 	}

@@ -310,6 +310,27 @@ func TestBadRecordAmidTies(t *testing.T) {
 	}
 }
 
+// TestGiantRecord: a record too large for a page of its own does not make all other pages small.
+func TestGiantRecord(t *testing.T) {
+	api := everySecond(now-1000, now)
+	asked := 0
+	reader := &reader{t: t, width: 1,
+		send: func(r Request) answer {
+			asked++
+			got := api.page(r.Request, time.Unix(now, 0))
+			if slices.ContainsFunc(got.Records, func(r audit.Record) bool { return r.At == now-3 }) {
+				return failed(audit.PageTooLarge)
+			}
+			return answer{page: got}
+		},
+		arrive: func(_ Request, _ bool, a answer) answer { return a },
+	}
+	p, written, _ := reader.run(New(nil, usual(func(s *Settings) { s.MaxRecords = 100_000 }), time.Unix(now, 0)))
+	if p.Failure() == nil || len(written) != 1000 || asked > 150 {
+		t.Errorf("failure %v, %d records, %d requests", p.Failure(), len(written), asked)
+	}
+}
+
 // TestSetAsideLast: what an earlier run has set aside keeps nothing else waiting, and
 // segments that may be cut come before those that may not.
 func TestSetAsideLast(t *testing.T) {

@@ -474,6 +474,14 @@ var mutations = []mutation{
 		test: "TestTenantBesideBadRecord",
 	},
 	{
+		name: "keep all pages small after one that was too large",
+		file: "internal/plan/plan.go",
+		old:  "p.figures.Pages%growth == 0",
+		new:  "false",
+		in:   "internal/plan",
+		test: "TestGiantRecord",
+	},
+	{
 		name: "drop a window that another seems to cover",
 		file: "internal/plan/setaside.go",
 		old:  "a.Gte <= b.Gte && b.Lte <= a.Lte",
