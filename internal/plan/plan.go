@@ -26,7 +26,7 @@ type Settings struct {
 	MaxRecords int          // of each stream
 	PageSize   int          // records a page
 	MaxWindows int          // of each stream: with more, none is split
-	MaxIDs     int          // bytes that the state may take for remembered records
+	MaxIDs     int          // bytes that the state may take for remembered records, of each stream
 	Overlap    int64        // seconds that a new window reaches back before the end of what is covered
 	Lookback   int64        // seconds that a first one reaches back
 }
@@ -435,7 +435,7 @@ func (p *Plan) Finish() (notes []Note) {
 			notes = append(notes, Note{Severity: Warning, Text: "The API has no tenant-scoped events for this key: " + audit.NoTenantRemedy, Attrs: []any{"error", s.refused.Error()}})
 		}
 		notes = append(notes, s.noteSetAside()...)
-		notes = append(notes, s.limitIDs(p.settings.MaxIDs/len(p.streams))...)
+		notes = append(notes, s.limitIDs(p.settings.MaxIDs)...)
 	}
 	return notes
 }
