@@ -111,7 +111,7 @@ func TestBadRecord(t *testing.T) {
 			// The next run asks once, and collects what is new.
 			api.add(audit.Record{ID: "new", At: now + 60})
 			p, written, s = api.run(t, &s, settings, now+60)
-			if len(written) != 1 || p.Failure() == nil || api.asked > 40 || len(s.Backlog) != 1 || !s.Backlog[0].SetAside {
+			if len(written) != 1 || p.Failure() == nil || api.asked > 14 || api.retry != api.asked-1 || len(s.Backlog) != 1 || !s.Backlog[0].SetAside {
 				t.Errorf("%d records, failure %v, %d requests, %d with retries, backlog %+v", len(written), p.Failure(), api.asked, api.retry, s.Backlog)
 			}
 			counts[now+60]++
@@ -328,6 +328,34 @@ func TestGiantRecord(t *testing.T) {
 	p, written, _ := reader.run(New(nil, usual(func(s *Settings) { s.MaxRecords = 100_000 }), time.Unix(now, 0)))
 	if p.Failure() == nil || len(written) != 1000 || asked > 150 {
 		t.Errorf("failure %v, %d records, %d requests", p.Failure(), len(written), asked)
+	}
+}
+
+// TestLeftOut: a new window leaves out each second that is set aside, where that brings all records of the
+// second that pass the filter. There is always something to ask for.
+func TestLeftOut(t *testing.T) {
+	all := []state.Span{{Gte: now - 620, Lte: now}}
+	for name, tt := range map[string]struct {
+		aside state.Window
+		want  []state.Span
+	}{
+		"a second":       {state.Window{Gte: now - 100, Lte: now - 100, SetAside: true}, []state.Span{{Gte: now - 99, Lte: now}, {Gte: now - 620, Lte: now - 101}}},
+		"its cursor":     {state.Window{Gte: now - 100, Lte: now - 100, After: "c", AfterAt: now - 100, Top: now - 100, SetAside: true}, all},
+		"two seconds":    {state.Window{Gte: now - 100, Lte: now - 99, SetAside: true}, all},
+		"another filter": {state.Window{Gte: now - 100, Lte: now - 100, SetAside: true, Filter: filterA}, all},
+		"it waits":       {state.Window{Gte: now - 100, Lte: now - 100}, all},
+	} {
+		var got []state.Span
+		for _, r := range askAll(begin(stateOf(collected(now-500, backlog(tt.aside)), nil), usual())) {
+			got = append(got, state.Span{Gte: r.Gte, Lte: r.Lte})
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s: requests differ (-want +got):\n%s", name, diff)
+		}
+	}
+	before := stateOf(collected(now, backlog(state.Window{Gte: now, Lte: now, SetAside: true}), func(s *state.Stream) { s.RecentSince = now }), nil)
+	if r := ask(t, begin(before, usual())); r.Gte != now || r.Lte != now {
+		t.Errorf("of a window of that second it wants %+v", r)
 	}
 }
 

@@ -431,7 +431,7 @@ var mutations = []mutation{
 		old:  "\t\t\ts.mergeSetAside(w)\n",
 		new:  "",
 		in:   "internal/plan",
-		test: "TestBadRecord",
+		test: "TestBadRecordAmidTies",
 	},
 	{
 		name: "take what is set aside for an outage",
@@ -480,6 +480,22 @@ var mutations = []mutation{
 		new:  "false",
 		in:   "internal/plan",
 		test: "TestGiantRecord",
+	},
+	{
+		name: "look for what is set aside in each new window",
+		file: "internal/plan/stream.go",
+		old:  "aside = append(aside, w.Left())",
+		new:  "_ = aside",
+		in:   "internal/plan",
+		test: "TestBadRecord",
+	},
+	{
+		name: "leave out of a new window what a cursor has passed",
+		file: "internal/plan/stream.go",
+		old:  "w.SetAside && w.After == \"\" && w.Gte",
+		new:  "w.SetAside && w.Gte",
+		in:   "internal/plan",
+		test: "TestLeftOut",
 	},
 	{
 		name: "drop a window that another seems to cover",
