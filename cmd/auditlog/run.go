@@ -20,7 +20,6 @@ import (
 	"example.com/auditlog"
 	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/cloudlog"
-	"example.com/auditlog/internal/config"
 )
 
 func runCommand() *cobra.Command {
@@ -87,7 +86,7 @@ func operate(ctx context.Context, f func(context.Context, *operator) error) erro
 		o.log.Warn("Interrupted: committing what has been read. A second signal ends the process at once")
 	})()
 
-	cfg, err := config.Load(env.ToMap(os.Environ()))
+	cfg, err := loadConfig(env.ToMap(os.Environ()))
 	if err == nil {
 		o.collector, err = auditlog.New(ctx, cfg, auditlog.Options{})
 	}
@@ -117,8 +116,8 @@ func summary(s auditlog.Summary) string {
 		written = fmt.Sprintf("%s in %s", audit.Count(s.Records, "record"), s.Object)
 	}
 	left := "nothing left"
-	if s.OpenWindows > 0 {
-		left = audit.Count(s.OpenWindows, "window") + " left for the next runs"
+	if n := s.OpenWindows + s.Backfills; n > 0 {
+		left = audit.Count(n, "window") + " left for the next runs"
 	}
 	return fmt.Sprintf("%s; watermark %s; %s", written, time.Unix(s.Watermark, 0).UTC().Format(time.RFC3339), left)
 }

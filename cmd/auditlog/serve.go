@@ -10,8 +10,6 @@ import (
 	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
 	"github.com/caarlos0/env/v11"
 	"github.com/spf13/cobra"
-
-	"example.com/auditlog/internal/config"
 )
 
 func serveCommand() *cobra.Command {
@@ -38,7 +36,7 @@ Cloud Run. A second one ends the server at once.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// Better said now than at the first event.
-			if _, err := config.Load(env.ToMap(os.Environ())); err != nil {
+			if _, err := loadConfig(env.ToMap(os.Environ())); err != nil {
 				return err
 			}
 			port := cmp.Or(os.Getenv("PORT"), "8080")

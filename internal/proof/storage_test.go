@@ -80,7 +80,7 @@ func TestConcealed(t *testing.T) {
 			}
 
 			now := time.Now()
-			if _, _, err := h.collector().Backfill(t.Context(), slog.New(slog.DiscardHandler), state.Backfill{From: now.Add(-72 * time.Hour), To: now.Add(-48 * time.Hour)}); err != nil {
+			if _, err := h.collector().Backfill(t.Context(), slog.New(slog.DiscardHandler), state.Backfill{From: now.Add(-72 * time.Hour), To: now.Add(-48 * time.Hour)}); err != nil {
 				t.Error(err)
 			}
 			h.MustRun()

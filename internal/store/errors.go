@@ -52,7 +52,7 @@ const (
 // Remedy is what to do about it, "" for Unknown.
 func (c Cause) Remedy() string {
 	return [...]string{
-		NoBucket:         "no such bucket: check GCS_BUCKET and STATE_BUCKET",
+		NoBucket:         "there is no such bucket: check GCS_BUCKET and STATE_BUCKET",
 		NoCredentials:    `mend the credentials: "gcloud auth application-default login", or a service account for the function`,
 		NoRole:           "the function's service account lacks a role on the bucket",
 		Retained:         "a retention policy or a hold forbids it: set STATE_BUCKET to a bucket without one and copy the state object there, or remove it",
@@ -132,20 +132,24 @@ func Hint(err error) error {
 	if err == nil || errors.As(err, new(*hinted)) {
 		return err
 	}
-	text := plain(err)
+	text := Plain(err)
 	if remedy := CauseOf(err).Remedy(); remedy != "" {
 		text += " (" + remedy + ")"
 	}
 	return &hinted{err, text}
 }
 
-// plain is the error's text without the answer's body, which the client prints.
-func plain(err error) string {
+// Plain is the error's text without the answer's body, which the client prints.
+func Plain(err error) string {
+	text := err.Error()
 	var e *googleapi.Error
-	if !errors.As(err, &e) {
-		return err.Error()
+	if errors.As(err, &e) {
+		text = strings.Replace(text, e.Error(), Said(e), 1)
 	}
-	return strings.Replace(err.Error(), e.Error(), Said(e), 1)
+	if BucketMissing(err) { // the client takes it for a missing object
+		text = strings.Replace(text, storage.ErrObjectNotExist.Error()+": ", "", 1)
+	}
+	return text
 }
 
 // ReadHint is Hint for whoever reads the bucket.
@@ -153,5 +157,5 @@ func ReadHint(err error, bucket string) error {
 	if CauseOf(err) != NoRole {
 		return Hint(err)
 	}
-	return &hinted{err, fmt.Sprintf("whoever reads needs the role Storage Object Viewer on bucket %q: %s", bucket, plain(err))}
+	return &hinted{err, fmt.Sprintf("whoever reads needs the role Storage Object Viewer on bucket %q: %s", bucket, Plain(err))}
 }

@@ -94,7 +94,7 @@ func TestErrors(t *testing.T) {
 		"no object, no text":  {storage.ErrObjectNotExist, 0, false, true, "storage: object doesn't exist", false},
 		"no bucket":           {fmt.Errorf("%w: %w", storage.ErrBucketNotExist, answered(404, noBucket)), 404, true, false, "storage: bucket doesn't exist: around: 404 " + noBucket, false},
 		"no bucket, no text":  {storage.ErrBucketNotExist, 0, true, false, "storage: bucket doesn't exist", false},
-		"no bucket, object's": {fmt.Errorf("%w: %w", storage.ErrObjectNotExist, answered(404, noBucket)), 404, true, false, "storage: object doesn't exist: around: 404 " + noBucket, false},
+		"no bucket, object's": {fmt.Errorf("%w: %w", storage.ErrObjectNotExist, answered(404, noBucket)), 404, true, false, "around: 404 " + noBucket, false},
 		"no bucket, body's":   {fmt.Errorf("around: %w", &googleapi.Error{Code: 404, Body: `{"error":{"message":"` + noBucket + `"}}`}), 404, true, false, "around: 404 " + noBucket, false},
 		"404 of a proxy":      {fmt.Errorf("around: %w", &googleapi.Error{Code: 404, Body: "<html>\n<title>nginx</title>"}), 404, false, false, "around: 404 <html> <title>nginx</title>", false},
 		"busy":                {fmt.Errorf("around: %w", &googleapi.Error{Code: 503}), 503, false, false, "around: 503 Service Unavailable", false},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cloud.google.com/go/storage"
+	"github.com/cespare/xxhash/v2"
 	"google.golang.org/api/iterator"
 
 	"example.com/auditlog/internal/audit"
@@ -62,7 +63,7 @@ func (s *Store) settle(ctx context.Context, name string, err error) error {
 	}
 	switch found, listErr := s.look(ctx, name); {
 	case listErr != nil:
-		return fmt.Errorf("%w; and whether it is there could not be listed: %s", err, plain(listErr))
+		return fmt.Errorf("%w; and whether it is there could not be listed: %s", err, Plain(listErr))
 	case found == nil:
 		return storage.ErrObjectNotExist
 	}
@@ -143,7 +144,7 @@ func (s *Store) Lines(ctx context.Context, o Object) iter.Seq2[audit.Line, error
 			}
 			if len(bytes.TrimSpace(head)) > 0 {
 				line := reader.Read(head)
-				line.Bytes = size
+				line.Bytes, line.Hash = size, xxhash.Sum64(bytes.TrimSpace(head))
 				if !yield(line, nil) {
 					return
 				}

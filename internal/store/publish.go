@@ -69,7 +69,7 @@ func (s *Store) moveToFeed(ctx context.Context, staging state.Staging, final str
 		same, lookErr := s.sameContent(ctx, s.States.Object(staging.Staged), dst)
 		switch {
 		case lookErr != nil:
-			return fmt.Errorf("%w; and what is there could not be compared: %s", err, plain(lookErr))
+			return fmt.Errorf("%w; and what is there could not be compared: %s", err, Plain(lookErr))
 		case !same:
 			return errConflict
 		}

@@ -16,7 +16,7 @@ import (
 
 const (
 	// chunkSize is how much of an upload is held in memory and sent at once.
-	chunkSize  = 2 << 20
+	chunkSize  = 1 << 20
 	stagedType = "application/x-ndjson"
 	sweepAge   = 24 * time.Hour
 )
@@ -47,6 +47,9 @@ func (s *Store) Stage(ctx context.Context, now time.Time) *Staged {
 
 // Write adds a record as one line, and returns the line's length in bytes.
 func (o *Staged) Write(raw []byte) (int, error) {
+	if o.buf == nil { // growing it bit by bit would allocate several times as much
+		o.buf = make([]byte, 0, chunkSize+chunkSize/8)
+	}
 	had := len(o.buf)
 	o.buf = append(audit.Compact(o.buf, raw), '\n')
 	line := o.buf[had:]

@@ -197,7 +197,7 @@ func (s *Store) Commit(ctx context.Context, old *Snapshot, next state.State) (ti
 	found, generation, written, readErr := s.readState(ctx)
 	switch {
 	case readErr != nil && !errors.Is(readErr, storage.ErrObjectNotExist):
-		return time.Time{}, fmt.Errorf("writing state %s: %w; and it could not be read back: %s", s.StateURL(), Hint(err), plain(readErr))
+		return time.Time{}, fmt.Errorf("writing state %s: %w; and it could not be read back: %s", s.StateURL(), Hint(err), Plain(readErr))
 	case readErr == nil && bytes.Equal(found, data):
 		return written, nil
 	case readErr == nil && generation != old.generation:
