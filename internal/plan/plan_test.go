@@ -587,7 +587,7 @@ func TestCircle(t *testing.T) {
 	}
 	want := []audit.Request{
 		{Gte: now - 620, Lte: now, Limit: 5}, {Gte: now - 620, Lte: now, Limit: 5, Tenant: true},
-		{Gte: 9000, Lte: 9098, Limit: 5}, {Gte: 8900, Lte: 8998, Limit: 5},
+		{Gte: 9000, Lte: 9098, Limit: 10}, {Gte: 8900, Lte: 8998, Limit: 10}, // after 8 pages
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("what is read again differs (-want +got):\n%s", diff)
