@@ -39,7 +39,7 @@ Google SecOps feed reads: none lost, none repeated, none changed, whatever
 fails. In production it is a function that a Pub/Sub topic triggers; this
 command runs the same code by hand.
 
-Exit status: 0 success, 1 failure, 2 wrong usage.`,
+"auditlog help exit" has the exit statuses.`,
 		Example: `  # See it at work, with nothing but this binary:
   auditlog demo
 
@@ -62,7 +62,8 @@ Exit status: 0 success, 1 failure, 2 wrong usage.`,
 		begun = true
 		return nil
 	}
-	root.AddCommand(demoCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), udmCommand(), versionCommand(), settingsTopic())
+	root.AddCommand(demoCommand(), sandboxCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), udmCommand(), versionCommand(), settingsTopic(), exitTopic())
+	wrapHelp(root, os.Stdout)
 
 	err := root.Execute()
 	if err != nil && !errors.Is(err, errLogged) {
@@ -96,6 +97,30 @@ func loadConfig(environment map[string]string) (config.Config, error) {
 	return cfg, err
 }
 
+// exitTopic explains the exit statuses.
+func exitTopic() *cobra.Command {
+	return &cobra.Command{
+		Use:   "exit",
+		Short: "The exit statuses of all commands",
+		Long: `Exit statuses:
+
+  0  success: the command has done all of what it was asked for
+  1  failure: the last lines say what is wrong
+  2  wrong usage: nothing was begun
+
+What counts as failure:
+
+  run       the run has not got everything. MAX_RECORDS of it is success
+  backfill  the range is not collected; with --detach, not in the backlog
+  check     a check has failed, or was interrupted; with --strict also a warning
+  status    the verdict is NOT OK, or something could not be read; the rest is shown
+  udm       not all was read and mapped
+  serve     the server could not start, or has stopped
+
+A signal that ends the process at once makes it 128 and the signal's number: 130 after Ctrl-C.`,
+	}
+}
+
 // settingsTopic explains the settings, and prints them.
 func settingsTopic() *cobra.Command {
 	var table strings.Builder
@@ -111,7 +136,7 @@ func settingsTopic() *cobra.Command {
 	return &cobra.Command{
 		Use:   "settings",
 		Short: "The settings of the collector: all are environment variables",
-		Long: `All commands but demo and udm take their settings from the environment, under the names that
+		Long: `All commands but demo, sandbox and udm take their settings from the environment, under the names that
 the function has in the cloud, or from the file of --env-file, which has lines of NAME=VALUE. That
 may be the file that deploy/deploy.sh deploys from. The key is never in it. The command itself prints
 those of the file, or else of the environment, with all defaults and without the key.

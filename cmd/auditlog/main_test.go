@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -36,6 +39,7 @@ func TestMain(m *testing.M) {
 //	complete                 fail unless the world's feed has got each record once, unchanged
 //	freeport                 set PORT to a port that nobody uses
 //	trigger                  send the function on PORT an event, as soon as it is served; with !, it must fail
+//	refuse                   let the API refuse every request
 //	python HOURS             write the state of the Python function that ran so many hours ago
 //	follow                   run the command that the last one's standard error advises
 func TestScripts(t *testing.T) {
@@ -53,6 +57,7 @@ func TestScripts(t *testing.T) {
 			"tenant":   addTenant,
 			"complete": complete,
 			"freeport": freePort,
+			"refuse":   refuse,
 			"trigger":  trigger,
 			"python":   pythonState,
 			"follow":   followRemedy,
@@ -151,6 +156,10 @@ func freePort(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("PORT", port)
 }
 
+func refuse(ts *testscript.TestScript, _ bool, _ []string) {
+	fixtureOf(ts).world.API.SetForbidden(true)
+}
+
 func trigger(ts *testscript.TestScript, neg bool, _ []string) {
 	address := "127.0.0.1:" + ts.Getenv("PORT")
 	ts.Check(await(address, nil))
@@ -158,6 +167,35 @@ func trigger(ts *testscript.TestScript, neg bool, _ []string) {
 	ts.Check(err)
 	if (status == http.StatusOK) == neg {
 		ts.Fatalf("the event was answered with %d", status)
+	}
+}
+
+// TestOnlyJSON: what others print is not lost where only JSON may leave.
+func TestOnlyJSON(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr := os.Stdout, os.Stderr
+	defer func() {
+		os.Stdout, os.Stderr = stdout, stderr
+		log.SetOutput(stderr)
+	}()
+	os.Stderr = w
+	if _, err := onlyJSON(); err != nil {
+		t.Fatal(err)
+	}
+	printed := bufio.NewReader(r)
+	for i, print := range []func(){
+		func() { fmt.Print("\nWARNING: text\n") },
+		func() { fmt.Fprint(os.Stderr, "WARNING: text\n") },
+		func() { log.Print("WARNING: text") },
+	} {
+		print()
+		line, err := printed.ReadString('\n')
+		if !strings.HasPrefix(line, "{") || !strings.Contains(line, `WARNING: text"}`) {
+			t.Errorf("%d: what is printed comes out as %q, %v", i, line, err)
+		}
 	}
 }
 
