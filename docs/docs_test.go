@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"example.com/auditlog/internal/config"
+	"example.com/auditlog/internal/store"
 	"example.com/auditlog/internal/udm"
 )
 
@@ -203,6 +204,16 @@ func TestMapping(t *testing.T) {
 	for _, field := range new(udm.Fields).Absent() {
 		if !strings.Contains(text, "\n| `"+field+"` | `") {
 			t.Errorf("docs/guide.md has no row for %s", field)
+		}
+	}
+}
+
+// TestRemedies: the page on the log has each cause of a storage error.
+func TestRemedies(t *testing.T) {
+	text := read(t, "docs/troubleshooting.md")
+	for cause := store.NoBucket; cause <= store.KeyUnusable; cause++ {
+		if said, _, _ := strings.Cut(cause.Remedy(), ":"); !strings.Contains(text, "`"+said+"`") {
+			t.Errorf("docs/troubleshooting.md has no line for %q", said)
 		}
 	}
 }
