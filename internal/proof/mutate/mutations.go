@@ -274,6 +274,22 @@ var mutations = []mutation{
 		test: "TestBackfillParts",
 	},
 	{
+		name: "cover what no run has read",
+		file: "internal/state/backfill.go",
+		old:  "asked.Lte = min(want.To.Unix(), s.High)",
+		new:  "asked.Lte = want.To.Unix()",
+		in:   "internal/state",
+		test: "TestBackfillParts",
+	},
+	{
+		name: "let one stream's end keep the other from a backfill",
+		file: "internal/state/backfill.go",
+		old:  "case errors.Is(tenantErr, errNewer):",
+		new:  "case false:",
+		in:   "internal/state",
+		test: "TestBackfillOfStreams",
+	},
+	{
 		name: "count what is asked for again as collected",
 		file: "internal/state/backfill.go",
 		old:  "s.forget(func(at int64) bool { return want.Gte <= at && at <= want.Lte })",
