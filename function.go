@@ -27,6 +27,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"math"
 	"net/http"
@@ -108,9 +109,9 @@ func New(ctx context.Context, cfg config.Config, o Options) (*Collector, error) 
 	}, nil
 }
 
-// Check checks settings, key, bucket, roles and state. It changes neither the state nor anything
+// Check checks settings, key, bucket, roles and state, as its findings are asked for. It changes neither the state nor anything
 // that the feed sees.
-func (c *Collector) Check(ctx context.Context) []checkup.Finding {
+func (c *Collector) Check(ctx context.Context) iter.Seq[checkup.Finding] {
 	return checkup.Check(ctx, c.cfg, c.api, c.store)
 }
 
@@ -162,7 +163,7 @@ type run struct {
 	log         *slog.Logger
 	started     time.Time
 	sum         Summary
-	collectedTo int64                  // Unix seconds: all before it is collected
+	collectedTo int64                  // Unix seconds; see state.CollectedTo
 	committed   time.Time              // by the bucket's clock
 	others      []*storage.ObjectAttrs // what is staged, but for what the state names; see sweep
 	pace        pace
@@ -207,11 +208,12 @@ type Summary struct {
 	RateLimitWait time.Duration // waited because the API asked to (429)
 	Bytes         int64         // of the object written
 	Object        string        // its gs:// URL, "" for none
-	OpenWindows   int           // windows in the backlog, for the next runs
-	SetAside      int           // windows beside those, which the API cannot serve
+	OpenWindows   int           // windows of new records that are left for the next runs
+	Backfills     int           // windows beside those, of backfills
+	SetAside      int           // windows beside both, which the API cannot serve
 	Watermark     int64         // last_effective_at, Unix seconds
 	Overlap       int64         // seconds, at the end of what is collected, that the next run reads again
-	Lag           int64         // seconds since the oldest time of which records may be missing
+	Lag           int64         // seconds since the oldest time of which new records may be missing
 	Duration      time.Duration
 }
 
@@ -229,6 +231,7 @@ func (s Summary) LogValue() slog.Value {
 		slog.Int64("bytes", s.Bytes),
 		slog.String("object", s.Object),
 		slog.Int("open_windows", s.OpenWindows),
+		slog.Int("backfill_windows", s.Backfills),
 		slog.Int("set_aside", s.SetAside),
 		slog.Int64("watermark", s.Watermark),
 		slog.Int64("overlap_seconds", s.Overlap),

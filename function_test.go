@@ -171,7 +171,7 @@ func TestFirstRun(t *testing.T) {
 		fmt.Sprintf(`"Saved state: last_effective_at=%d"`, newest),
 		`"Wrote 250 records to gs://logs/` + name + `"`, `"Successfully processed 250 records"`,
 		`"message":"Run ended","event_id":"event-1","run":{"records":250,"skipped":0,"changed":0,"late":0,"max_lateness_seconds":0,"pages":3,"retries":0,"rate_limit_wait_seconds":0,` +
-			fmt.Sprintf(`"bytes":%d,"object":"gs://logs/%s","open_windows":0,"set_aside":0,"watermark":%d,"overlap_seconds":120,"lag_seconds":`, len(data), name, newest),
+			fmt.Sprintf(`"bytes":%d,"object":"gs://logs/%s","open_windows":0,"backfill_windows":0,"set_aside":0,"watermark":%d,"overlap_seconds":120,"lag_seconds":`, len(data), name, newest),
 		`,"version":"` + Version + `"}`,
 	} {
 		p.log.WaitFor(t, want)

@@ -39,7 +39,8 @@ func (r *run) load(ctx context.Context) (*store.Snapshot, error) {
 }
 
 func (r *run) updateFigures(s *state.State) {
-	r.sum.OpenWindows, r.sum.SetAside = s.Windows(r.cfg.TenantEvents)
+	windows := s.Windows(r.cfg.TenantEvents)
+	r.sum.OpenWindows, r.sum.Backfills, r.sum.SetAside = windows.Open, windows.Backfill, windows.SetAside
 	r.sum.Watermark, r.sum.Overlap = s.Watermark, s.Overlap(r.cfg.TenantEvents)
 	r.collectedTo = s.CollectedTo(r.cfg.TenantEvents)
 }
@@ -148,6 +149,9 @@ func (r *run) publish(ctx context.Context, committed state.State) error {
 }
 
 func (r *run) reportRest(p *plan.Plan) {
+	if r.sum.Backfills > 0 {
+		r.log.Info(fmt.Sprintf("Backfills go on in the next runs: %s left", audit.Count(r.sum.Backfills, "window")))
+	}
 	if r.sum.OpenWindows == 0 {
 		return
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -142,9 +141,7 @@ func (op *operator) backfill(ctx context.Context, stdout io.Writer, want state.B
 		text = result.String()
 	}
 	if o.json {
-		e := json.NewEncoder(stdout)
-		e.SetIndent("", "  ")
-		if err := e.Encode(result); err != nil {
+		if err := printJSON(stdout, result); err != nil {
 			return err
 		}
 	} else {
@@ -173,7 +170,7 @@ func (op *operator) collect(ctx context.Context, result *backfilled) (err error)
 func (b *backfilled) add(s auditlog.Summary) {
 	b.Runs++
 	b.Records += s.Records
-	b.Left, b.SetAside = s.OpenWindows, s.SetAside
+	b.Left, b.SetAside = s.OpenWindows+s.Backfills, s.SetAside
 	if s.Oldest > 0 {
 		if t := time.Unix(s.Oldest, 0).UTC(); b.Oldest == nil || t.Before(*b.Oldest) {
 			b.Oldest = &t

@@ -39,7 +39,7 @@ Google SecOps feed reads: none lost, none repeated, none changed, whatever
 fails. In production it is a function that a Pub/Sub topic triggers; this
 command is the same code at your own hands.
 
-Exit status: 0 success, 1 failure, 2 wrong usage.`,
+"auditlog help exit" has the exit statuses.`,
 		Example: `  # See it at work, with nothing but this binary:
   auditlog demo
 
@@ -62,7 +62,8 @@ Exit status: 0 success, 1 failure, 2 wrong usage.`,
 		begun = true
 		return nil
 	}
-	root.AddCommand(demoCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), udmCommand(), versionCommand(), settingsTopic())
+	root.AddCommand(demoCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), udmCommand(), versionCommand(), settingsTopic(), exitTopic())
+	wrapHelp(root, os.Stdout)
 
 	err := root.Execute()
 	if err != nil && !errors.Is(err, errLogged) {
@@ -94,6 +95,30 @@ func loadConfig(environment map[string]string) (config.Config, error) {
 		err = fmt.Errorf(`%w; "auditlog help settings" explains each`, err)
 	}
 	return cfg, err
+}
+
+// exitTopic explains the exit statuses.
+func exitTopic() *cobra.Command {
+	return &cobra.Command{
+		Use:   "exit",
+		Short: "The exit statuses of all commands",
+		Long: `Exit statuses:
+
+  0  success: the command has done all of what it was asked for
+  1  failure: the last lines say what is wrong
+  2  wrong usage: nothing was begun
+
+What counts as failure:
+
+  run       the run has not got everything. MAX_RECORDS of it is success
+  backfill  the range is not collected; with --detach, not in the backlog
+  check     a check has failed, or was interrupted; with --strict also a warning
+  status    the verdict is NOT OK, or something could not be read; the rest is shown
+  udm       not all was read and mapped
+  serve     the server could not start, or has stopped
+
+A signal that ends the process at once makes it 128 and the signal's number: 130 after Ctrl-C.`,
+	}
 }
 
 // settingsTopic explains the settings, and prints them.

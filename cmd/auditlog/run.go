@@ -116,8 +116,8 @@ func summary(s auditlog.Summary) string {
 		written = fmt.Sprintf("%s in %s", audit.Count(s.Records, "record"), s.Object)
 	}
 	left := "nothing left"
-	if s.OpenWindows > 0 {
-		left = audit.Count(s.OpenWindows, "window") + " left for the next runs"
+	if n := s.OpenWindows + s.Backfills; n > 0 {
+		left = audit.Count(n, "window") + " left for the next runs"
 	}
 	return fmt.Sprintf("%s; watermark %s; %s", written, time.Unix(s.Watermark, 0).UTC().Format(time.RFC3339), left)
 }

@@ -66,7 +66,7 @@ func (k *checkup) forFeed(permission, role string) need {
 // reachable reports whether a check of the bucket makes sense. If not, it adds why.
 func (k *checkup) reachable(ctx context.Context, bucket, check string) bool {
 	if ctx.Err() != nil {
-		k.skip(check, "interrupted")
+		k.interrupted(check)
 		return false
 	}
 	if by := k.down[bucket]; by != "" {
@@ -89,7 +89,7 @@ func (k *checkup) step(ctx context.Context, bucket, check string) (step context.
 // refused adds the finding of a storage step that failed.
 func (k *checkup) refused(ctx context.Context, check, what string, err error, n need) {
 	if ctx.Err() != nil {
-		k.skip(check, "interrupted")
+		k.interrupted(check)
 		return
 	}
 	detail, remedy := k.explainStorage(err, n)

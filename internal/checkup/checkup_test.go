@@ -120,7 +120,7 @@ func check(h *harness.H) map[string]checkup.Finding {
 func checkOf(ctx context.Context, h *harness.H, c *auditlog.Collector) map[string]checkup.Finding {
 	h.T.Helper()
 	before := holdings(h)
-	findings := byName(h, c.Check(ctx))
+	findings := byName(h, slices.Collect(c.Check(ctx)))
 	if diff := cmp.Diff(before, holdings(h)); diff != "" {
 		h.T.Errorf("the check changes the bucket:\n%s", diff)
 	}
@@ -182,7 +182,7 @@ func TestCheckGood(t *testing.T) {
 		h.BucketFaults.Set(bucketIs(logsPath, uniform("")))
 		for i := range 3 {
 			var names []string
-			for _, f := range collector(h).Check(t.Context()) {
+			for f := range collector(h).Check(t.Context()) {
 				names = append(names, f.Check)
 				if first := i == 0 && f.Check == "organization"; f.Result != checkup.ResultOK && !first {
 					t.Errorf("%+v", f)
@@ -407,13 +407,22 @@ func TestCheckFindings(t *testing.T) {
 		{"another_functions", func(h *harness.H) {
 			h.WriteState(fmt.Appendf(nil, `{"last_effective_at": %d}`, time.Now().Unix()))
 			time.Sleep(2 * time.Hour)
-		}, "state", checkup.ResultOK, "is collected, by a run 2 hours ago", ""},
+		}, "state", checkup.ResultOK, "new records are collected up to 2000-01-01T00:00:00Z, by a run 2 hours ago", ""},
 		{"ahead", edit(func(s *state.State) { s.High += 3 * 3600; s.Watermark = s.High }), "state", checkup.ResultWarning, `its "high" is 2 hours ahead of now`,
 			"compare this host's clock, and that of the runs, with the API's; where \"high\" or last_effective_at was set by hand, set it back"},
 		{"backlog", edit(func(s *state.State) {
 			s.Backlog = []state.Window{{Gte: s.High - 50, Lte: s.High - 10}}
 			s.Watermark = s.High - 50
 		}), "state", checkup.ResultOK, "windows left for the next runs: 1", ""},
+		{"behind", edit(func(s *state.State) {
+			s.Backlog = []state.Window{{Gte: s.High - 50000, Lte: s.High - 10}}
+			s.Watermark = s.High - 50000
+		}), "state", checkup.ResultWarning, "windows left for the next runs: 1: new records wait to be read",
+			"the next runs read what is left, the newest records first; where it grows, raise MAX_RECORDS or RUN_TIMEOUT_SECONDS, or run more often"},
+		{"backfill", edit(func(s *state.State) {
+			s.Backlog = []state.Window{{Gte: 5, Lte: 999, Backfill: state.Span{Gte: 5, Lte: 999}}}
+			s.Watermark = 5
+		}), "state", checkup.ResultOK, "a run 0 seconds ago; of the backfill 1970-01-01T00:00:05Z to 1970-01-01T00:16:39Z, 16 minutes left", ""},
 		{"set_aside", edit(func(s *state.State) {
 			s.Backlog = []state.Window{{Gte: s.High - 50, Lte: s.High - 50, SetAside: true}}
 			s.Watermark = s.High - 50
@@ -582,7 +591,7 @@ func TestCheckLeftovers(t *testing.T) {
 				h.MustRun()
 				before := holdings(h)
 				c.spoil(h)
-				findings := byName(h, collector(h).Check(t.Context()))
+				findings := byName(h, slices.Collect(collector(h).Check(t.Context())))
 				if f := findings[c.check]; f.Result != checkup.ResultFailure || f.Remedy != c.remedy || !strings.Contains(f.Detail, c.detail) {
 					t.Errorf("found %+v", f)
 				}
@@ -699,7 +708,7 @@ func TestCheckFaults(t *testing.T) {
 								return f
 							})
 							started := time.Now()
-							findings := byName(h, collector(h).Check(t.Context()))
+							findings := byName(h, slices.Collect(collector(h).Check(t.Context())))
 							if took := time.Since(started); took > 2*time.Minute {
 								t.Errorf("%s %d: took %s", how, n, took)
 							}
@@ -750,19 +759,23 @@ func TestCheckInterrupted(t *testing.T) {
 			} else {
 				h.BucketFaults.SetHooks(nil, stop)
 			}
+			interrupted := false
 			for _, f := range checkOf(ctx, h, collector(h)) {
+				interrupted = interrupted || f.Result == checkup.ResultInterrupted
 				if f.Result == checkup.ResultFailure {
 					t.Errorf("request %d: %+v", n, f)
 				}
 			}
-			done = ctx.Err() == nil
+			if done = ctx.Err() == nil; done && interrupted {
+				t.Error("it counts as interrupted, and nobody did")
+			}
 		})
 	}
 	inBubble(t, func(t *testing.T, h *harness.H) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		for name, f := range checkOf(ctx, h, collector(h)) {
-			if f.Result != checkup.ResultSkipped && name != "settings" {
+			if f.Result != checkup.ResultInterrupted && f.Result != checkup.ResultSkipped && name != "settings" {
 				t.Errorf("%+v", f)
 			}
 		}
@@ -806,7 +819,18 @@ func TestCheckTenant(t *testing.T) {
 		h.APIFaults.Set(nil)
 		h.Put(true, "login.failed", 5)
 		h.MustRun()
-		if f := check(h)["state"]; !strings.Contains(f.Detail, ", of tenant-scoped records all before ") {
+		s, _, err := state.Decode(h.ReadState(), time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Tenant.Watermark = s.Tenant.High - 50
+		s.Tenant.Backlog = []state.Window{{Gte: s.Tenant.Watermark, Lte: s.Tenant.High}}
+		data, err := state.Encode(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.WriteState(data)
+		if f := check(h)["state"]; !strings.Contains(f.Detail, "up to "+time.Unix(s.Tenant.Watermark, 0).UTC().Format(time.RFC3339)) {
 			t.Errorf("%+v", f)
 		}
 		h.Env["TENANT_EVENTS"] = "false"
@@ -832,19 +856,21 @@ func TestCheckForbiddenAtAll(t *testing.T) {
 // TestLogFindings reads what the deployed function logs.
 func TestLogFindings(t *testing.T) {
 	var out bytes.Buffer
-	checkup.Log(cloudlog.New(&out), []checkup.Finding{
+	checkup.Log(cloudlog.New(&out), slices.Values([]checkup.Finding{
 		{Check: "api", Result: checkup.ResultOK, Detail: "answers"},
 		{Check: "clock", Result: checkup.ResultWarning, Detail: "is ahead", Remedy: "set it"},
 		{Check: "bucket", Result: checkup.ResultFailure, Detail: "is not there", Remedy: "create it"},
 		{Check: "feed", Result: checkup.ResultSkipped, Detail: "may not be listed"},
 		{Check: "state", Result: checkup.ResultOK, Detail: "good"},
-	})
+		{Check: "staged", Result: checkup.ResultInterrupted, Detail: "not looked at"},
+	}))
 	want := `{"severity":"INFO","message":"Check api: answers","check":"api","result":"ok"}
 {"severity":"WARNING","message":"Check clock: is ahead","check":"clock","result":"warning","remedy":"set it"}
 {"severity":"ERROR","message":"Check bucket: is not there","check":"bucket","result":"failure","remedy":"create it"}
 {"severity":"INFO","message":"Check feed: may not be listed","check":"feed","result":"skipped"}
 {"severity":"INFO","message":"Check state: good","check":"state","result":"ok"}
-{"severity":"INFO","message":"Check ended: 2 ok, 1 warning, 1 failure, 1 skipped","ok":2,"warnings":1,"failures":1,"skipped":1}
+{"severity":"INFO","message":"Check staged: not looked at","check":"staged","result":"interrupted"}
+{"severity":"INFO","message":"Check ended: 2 ok, 1 warning, 1 failure, 1 skipped, 1 interrupted","ok":2,"warnings":1,"failures":1,"skipped":1,"interrupted":1}
 `
 	if diff := cmp.Diff(want, regexp.MustCompile(`"time":"[^"]*",`).ReplaceAllString(out.String(), "")); diff != "" {
 		t.Error(diff)

@@ -21,9 +21,6 @@ const (
 	feedListed = 10000         // names read at most
 )
 
-// period is the time between two runs.
-func (k *checkup) period() time.Duration { return time.Duration(k.cfg.Interval) * time.Minute }
-
 const sameKey = "set the Admin key of the state's organization, or give each organization a STATE_KEY and GCS_PREFIX of its own; if it was renamed, remove \"organization\" from the state object"
 
 // state checks how far runs have come, and whether they still start. It returns nil if the state
@@ -84,26 +81,32 @@ func age(s *store.Snapshot) time.Duration {
 
 func (k *checkup) judgeState(snap *store.Snapshot) {
 	s, age := &snap.State, age(snap)
-	text := fmt.Sprintf("all before %s is collected, by a run %s ago", audit.Time(s.Watermark), roughly(max(0, age)))
-	open, setAside := s.Windows(k.cfg.TenantEvents)
+	collectedTo := s.CollectedTo(k.cfg.TenantEvents)
+	text := fmt.Sprintf("new records are collected up to %s, by a run %s ago", audit.Time(collectedTo), roughly(max(0, age)))
+	windows := s.Windows(k.cfg.TenantEvents)
 	high := s.High
 	if t := s.Tenant; t != nil && k.cfg.TenantEvents {
-		text += fmt.Sprintf(", of tenant-scoped records all before %s", audit.Time(t.Watermark))
 		high = max(high, t.High)
 	}
-	if open > 0 {
-		text += fmt.Sprintf("; windows left for the next runs: %d", open)
+	if windows.Open > 0 {
+		text += fmt.Sprintf("; windows left for the next runs: %d", windows.Open)
+	}
+	for _, b := range s.Backfills(k.cfg.TenantEvents) {
+		text += fmt.Sprintf("; of the backfill %s, %s left", b, roughly(time.Duration(b.Left)*time.Second))
 	}
 	if snap.Note != "" {
 		text += "; " + snap.Note
 	}
 	switch ahead := time.Until(time.Unix(high, 0)); {
-	case age > 2*k.period()+time.Hour:
+	case age > k.cfg.MaxLag():
 		k.warn("state", "see whether the job in Cloud Scheduler is paused or fails, whether the topic has its trigger, and what the function's log says under \"Run failed\"",
 			"%s: no run has committed since", text)
-	case setAside > 0:
+	case time.Since(time.Unix(collectedTo, 0)) > k.cfg.MaxLag():
+		k.warn("state", "the next runs read what is left, the newest records first; where it grows, raise MAX_RECORDS or RUN_TIMEOUT_SECONDS, or run more often",
+			"%s: new records wait to be read", text)
+	case windows.SetAside > 0:
 		k.warn("state", "see what the runs' log says of each, under \"set aside\"; auditlog backfill --cancel gives one up",
-			"%s; ranges that the API cannot serve, set aside: %d", text, setAside)
+			"%s; ranges that the API cannot serve, set aside: %d", text, windows.SetAside)
 	case ahead > skewTolerated:
 		k.warn("state", "compare this host's clock, and that of the runs, with the API's; where \"high\" or last_effective_at was set by hand, set it back",
 			"%s; its \"high\" is %s ahead of now: until then, new records are looked for from there on", text, roughly(ahead))
@@ -136,7 +139,7 @@ func (k *checkup) unpublished(ctx context.Context, snap *store.Snapshot) {
 		k.ok(check, "nothing is left to publish")
 	case !s.Stages(found):
 		k.warn(check, "see what the next run's log says of it", "%s was written again after its commit: it may hold records that were not published", k.store.StagedURL(s.Staged))
-	case age(snap) > k.period():
+	case age(snap) > time.Duration(k.cfg.Interval)*time.Minute:
 		k.warn(check, "see what the function's log says under \"publishing\"; once that is mended, the next run publishes them",
 			"records of a run %s ago are committed but not published: %s", roughly(age(snap)), k.store.StagedURL(s.Staged))
 	default:

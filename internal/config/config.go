@@ -277,6 +277,9 @@ func (c Config) Layout() names.Layout {
 	return names.Layout{Bucket: c.Bucket, Prefix: c.Prefix, StateBucket: c.StateBucket, StateKey: c.StateKey}
 }
 
+// MaxLag is how old the last run, and what is collected, may be where all is well: two runs and an hour.
+func (c Config) MaxLag() time.Duration { return 2*time.Duration(c.Interval)*time.Minute + time.Hour }
+
 // StepTimeout bounds one storage operation other than the streaming of records: after one that
 // hangs, there is time to find out whether it was applied.
 func (c Config) StepTimeout() time.Duration {

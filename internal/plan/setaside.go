@@ -171,7 +171,9 @@ func (s *stream) noteSetAside() (notes []Note) {
 func appendWindow(backlog []state.Window, w state.Window) []state.Window {
 	if n := len(backlog); n > 0 {
 		above := &backlog[n-1]
-		unread := func(gte, lte int64) state.Window { return state.Window{Gte: gte, Lte: lte, Filter: w.Filter} }
+		unread := func(gte, lte int64) state.Window {
+			return state.Window{Gte: gte, Lte: lte, Backfill: w.Backfill, Filter: w.Filter}
+		}
 		if above.Gte == w.Lte+1 && w == unread(w.Gte, w.Lte) && *above == unread(above.Gte, above.Lte) {
 			above.Gte = w.Gte
 			return backlog

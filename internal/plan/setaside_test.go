@@ -282,10 +282,14 @@ func TestMergeSetAside(t *testing.T) {
 func TestAppendWindow(t *testing.T) {
 	above := state.Window{Gte: 200, Lte: 300}
 	below := state.Window{Gte: 100, Lte: 199}
+	asked := state.Span{Gte: 50, Lte: 300}
 	for name, tt := range map[string]struct {
 		change func(above, below *state.Window)
 		joined bool
 	}{
+		"of one backfill":          {func(a, b *state.Window) { a.Backfill, b.Backfill = asked, asked }, true},
+		"the lower is a backfill":  {func(_, b *state.Window) { b.Backfill = asked }, false},
+		"the upper is a backfill":  {func(a, _ *state.Window) { a.Backfill = asked }, false},
 		"nothing is read":          {func(_, _ *state.Window) {}, true},
 		"a second is between":      {func(_, b *state.Window) { b.Lte-- }, false},
 		"they overlap":             {func(_, b *state.Window) { b.Lte++ }, false},
@@ -300,7 +304,7 @@ func TestAppendWindow(t *testing.T) {
 		tt.change(&a, &b)
 		want := []state.Window{a, b}
 		if tt.joined {
-			want = []state.Window{{Gte: 100, Lte: 300}}
+			want = []state.Window{{Gte: 100, Lte: 300, Backfill: b.Backfill}}
 		}
 		if got := appendWindow(appendWindow(nil, a), b); !slices.Equal(got, want) {
 			t.Errorf("%s: %+v", name, got)

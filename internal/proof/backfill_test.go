@@ -127,6 +127,43 @@ func TestBackfillCancelled(t *testing.T) {
 	})
 }
 
+// TestBackfillIsNoLag: while a backfill goes on, split by runs with several requests at once, new
+// records are as recent as without it. What a run leaves of its new window counts.
+func TestBackfillIsNoLag(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *simulation) {
+		h.Env["FETCH_CONCURRENCY"], h.Env["MAX_RECORDS"], h.Env["PAGE_SIZE"] = "4", "40", "10"
+		h.Add(400, 2*24*3600+600, 1500)
+		h.MustRun()
+		asked := state.Backfill{From: ago(10 * day), To: ago(2 * day)}
+		if err := h.backfill(&fault.Transport{}, asked); err != nil {
+			t.Fatal(err)
+		}
+		split := false
+		for range 3 {
+			time.Sleep(time.Hour)
+			sum, s := h.MustRun(), h.state()
+			if sum.Lag > 60 || sum.OpenWindows != 0 || sum.Backfills != len(s.Backlog) || sum.Watermark != asked.From.Unix() {
+				t.Errorf("lag %d, %d windows of new records, %d of backfills, state %+v", sum.Lag, sum.OpenWindows, sum.Backfills, s)
+			}
+			want := state.Span{Gte: asked.From.Unix(), Lte: asked.To.Unix()}
+			if list := s.Backfills(false); len(list) != 1 || list[0].Span != want || list[0].Left >= want.Seconds() {
+				t.Errorf("backfills %+v", list)
+			}
+			split = split || len(s.Backlog) > 1
+		}
+		if !split {
+			t.Error("no run has split the backfill")
+		}
+		h.WantLog("Backfills go on in the next runs: ")
+		time.Sleep(time.Hour)
+		h.Add(60, 1000, 10)
+		if sum := h.MustRun(); sum.OpenWindows == 0 || sum.Lag < 1000 {
+			t.Errorf("lag %d, %d windows of new records, where a run leaves some", sum.Lag, sum.OpenWindows)
+		}
+		h.Settle()
+	})
+}
+
 // TestBackfillAgain: collected records are written once more, each.
 func TestBackfillAgain(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *simulation) {

@@ -202,7 +202,7 @@ func TestAdvice(t *testing.T) {
 			if !strings.Contains(alert.Documentation.Content, "\n- "+e.Hint) || !strings.Contains(string(readme), e.Hint+"`") {
 				t.Errorf("%s: the alert or the README does not say %q", file, e.Hint)
 			}
-			for _, f := range h.collector().Check(t.Context()) {
+			for f := range h.collector().Check(t.Context()) {
 				if f.Check == "api" && f.Remedy != e.Hint {
 					t.Errorf("%s: the check says %q, the log %q", file, f.Remedy, e.Hint)
 				}

@@ -207,7 +207,7 @@ func (s *Stream) cancel(asked Span) (parts []Span) {
 			continue
 		}
 		for _, k := range kept {
-			backlog = append(backlog, Window{Gte: k.Gte, Lte: k.Lte, SetAside: w.SetAside, Filter: w.Filter})
+			backlog = append(backlog, Window{Gte: k.Gte, Lte: k.Lte, SetAside: w.SetAside, Backfill: w.Backfill, Filter: w.Filter})
 		}
 		parts = append(parts, gone...)
 		var covered []Span
@@ -301,15 +301,6 @@ func (s *Stream) coveredBy(f audit.Filter) []Span {
 	return list
 }
 
-// CoveredRanges lists what is collected or in the backlog, with any filter, newest first; none if
-// that is unknown.
-func (s *Stream) CoveredRanges() []Span {
-	if len(s.Covered) == 0 {
-		return nil
-	}
-	return s.coveredBy("")
-}
-
 // awaits reports whether the backlog has exactly this range, not begun.
 func (s *Stream) awaits(want Span) bool {
 	return slices.ContainsFunc(s.Backlog, func(w Window) bool {
@@ -318,7 +309,7 @@ func (s *Stream) awaits(want Span) bool {
 }
 
 func (s *Stream) enqueue(want Span, again bool) {
-	s.Backlog = append(slices.Clone(s.Backlog), Window{Gte: want.Gte, Lte: want.Lte, Filter: want.Filter})
+	s.Backlog = append(slices.Clone(s.Backlog), Window{Gte: want.Gte, Lte: want.Lte, Backfill: Span{Gte: want.Gte, Lte: want.Lte}, Filter: want.Filter})
 	slices.SortStableFunc(s.Backlog, NewestToOldest)
 	if len(s.Covered) > 0 {
 		s.Covered = Cover(s.Covered, want)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cloud.google.com/go/storage"
+	"github.com/cespare/xxhash/v2"
 	"google.golang.org/api/iterator"
 
 	"example.com/auditlog/internal/audit"
@@ -143,7 +144,7 @@ func (s *Store) Lines(ctx context.Context, o Object) iter.Seq2[audit.Line, error
 			}
 			if len(bytes.TrimSpace(head)) > 0 {
 				line := reader.Read(head)
-				line.Bytes = size
+				line.Bytes, line.Hash = size, xxhash.Sum64(bytes.TrimSpace(head))
 				if !yield(line, nil) {
 					return
 				}

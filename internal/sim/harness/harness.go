@@ -209,7 +209,7 @@ func (h *H) Settle() {
 	}
 	for range 200 {
 		h.Pause()
-		if f := h.MustRun(); f.OpenWindows+f.SetAside+f.Records == 0 {
+		if f := h.MustRun(); f.OpenWindows+f.Backfills+f.SetAside+f.Records == 0 {
 			if err := h.Check(); err != nil {
 				h.T.Errorf("%v\n%s", err, h.Logs.String())
 			}
@@ -454,7 +454,8 @@ type Figures struct {
 	RateLimitWait          time.Duration
 	Bytes                  int64
 	Object                 string
-	OpenWindows, SetAside  int
+	OpenWindows, Backfills int
+	SetAside               int
 	Watermark, Lag         int64
 	Duration               time.Duration
 }
@@ -501,6 +502,8 @@ func (f *Figures) set(name string, v slog.Value) {
 		f.Object = v.String()
 	case "open_windows":
 		f.OpenWindows = int(v.Int64())
+	case "backfill_windows":
+		f.Backfills = int(v.Int64())
 	case "set_aside":
 		f.SetAside = int(v.Int64())
 	case "watermark":
