@@ -159,7 +159,7 @@ func (s *Stream) backfill(want Backfill, f audit.Filter) (Backfilled, error) {
 		b.Parts = []Span{asked}
 	}
 	for _, part := range b.Parts {
-		s.enqueue(part, want.Again)
+		s.enqueue(part, Span{Gte: asked.Gte, Lte: asked.Lte}, want.Again)
 	}
 	return b, nil
 }
@@ -308,14 +308,15 @@ func (s *Stream) awaits(want Span) bool {
 	})
 }
 
-func (s *Stream) enqueue(want Span, again bool) {
-	s.Backlog = append(slices.Clone(s.Backlog), Window{Gte: want.Gte, Lte: want.Lte, Backfill: Span{Gte: want.Gte, Lte: want.Lte}, Filter: want.Filter})
+// enqueue adds a part of what was asked for to the backlog.
+func (s *Stream) enqueue(part, asked Span, again bool) {
+	s.Backlog = append(slices.Clone(s.Backlog), Window{Gte: part.Gte, Lte: part.Lte, Backfill: asked, Filter: part.Filter})
 	slices.SortStableFunc(s.Backlog, NewestToOldest)
 	if len(s.Covered) > 0 {
-		s.Covered = Cover(s.Covered, want)
+		s.Covered = Cover(s.Covered, part)
 	}
 	if again { // what is asked for again must not count as collected
-		s.forget(func(at int64) bool { return want.Gte <= at && at <= want.Lte })
+		s.forget(func(at int64) bool { return part.Gte <= at && at <= part.Lte })
 	}
 	s.Watermark = s.ImpliedWatermark()
 }

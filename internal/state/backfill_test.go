@@ -506,7 +506,8 @@ func TestBackfillOfStreams(t *testing.T) {
 // ofAny leaves out which backfill a window is of: TestBackfillIsMarked looks at that.
 var ofAny = cmpopts.IgnoreFields(Window{}, "Backfill")
 
-// TestBackfillIsMarked: the window of a backfill says so, and so does what is left where a part is cancelled.
+// TestBackfillIsMarked: each window of a backfill has the range that was asked for, and so has what is left
+// where a part is cancelled.
 func TestBackfillIsMarked(t *testing.T) {
 	s := State{Stream: quietStream()}
 	for _, want := range []Backfill{since(100, 500), {From: time.Unix(200, 0), To: time.Unix(300, 0), Cancel: true}} {
@@ -514,8 +515,14 @@ func TestBackfillIsMarked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	asked := Span{Gte: 100, Lte: 500}
-	if diff := cmp.Diff([]Window{{Gte: 301, Lte: 500, Backfill: asked}, {Gte: 100, Lte: 199, Backfill: asked}}, s.Backlog); diff != "" {
+	if _, err := s.AddBackfill(since(50, -1), "", false); err != nil {
+		t.Fatal(err)
+	}
+	first, second := Span{Gte: 100, Lte: 500}, Span{Gte: 50, Lte: 1000}
+	if diff := cmp.Diff([]Window{
+		{Gte: 501, Lte: 599, Backfill: second}, {Gte: 301, Lte: 500, Backfill: first}, {Gte: 200, Lte: 300, Backfill: second},
+		{Gte: 100, Lte: 199, Backfill: first}, {Gte: 50, Lte: 99, Backfill: second},
+	}, s.Backlog); diff != "" {
 		t.Error(diff)
 	}
 }
