@@ -517,7 +517,7 @@ func TestSIGTERM(t *testing.T) {
 		first.cmd.Process.Signal(syscall.SIGTERM)
 		return fault.Fault{Kind: fault.Hang}
 	})
-	if status, body := harness.Post(t, first.url, harness.PublishedType, harness.EmptyMessage); status != 500 || !strings.Contains(body, "interrupted") {
+	if status, body := harness.Post(t, first.url, harness.PublishedType, harness.EmptyMessage); status != 500 || !strings.Contains(body, "run was stopped") {
 		t.Errorf("%d %s\n%s", status, body, first.log)
 	}
 	h.APIFaults.Set(nil)

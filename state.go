@@ -114,7 +114,7 @@ func (r *run) commit(ctx context.Context, old *store.Snapshot, next state.State)
 }
 
 func (r *run) warnFilterChanged(from, to audit.Filter) {
-	r.log.Warn(fmt.Sprintf("The filters have changed: what they leave out, before and from now on, is not collected by itself; auditlog backfill collects it (README, Filters). They were: %s; they are: %s", from, to))
+	r.log.Warn(fmt.Sprintf("The filters have changed: what they leave out, before and from now on, is not collected by itself; auditlog backfill collects it (docs/settings.md, Filters). They were: %s; they are: %s", from, to))
 }
 
 // discard ends a run that another run has overtaken. Its staged object can never be committed: the

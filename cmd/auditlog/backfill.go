@@ -173,10 +173,10 @@ func (b backfilled) String() string {
 		return "left to the scheduled runs: " + b.plan.String()
 	case b.Left+b.SetAside > 0:
 		return fmt.Sprintf("%s; %s left: the scheduled runs collect the rest", runs, audit.Count(b.Left+b.SetAside, "window"))
-	case b.Oldest == 0:
-		return fmt.Sprintf("%s is collected: the API has no record of it", span)
 	case len(b.Unsure) > 0:
 		return fmt.Sprintf("%s is collected, but for what is unknown: %s", span, runs)
+	case b.Oldest == 0:
+		return fmt.Sprintf("%s is collected: the API has no record of it", span)
 	}
 	return fmt.Sprintf("%s is collected: %s; the oldest record that the API returned is from %s", span, runs, audit.Time(b.Oldest))
 }

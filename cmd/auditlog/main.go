@@ -38,7 +38,7 @@ func run() int {
 records, as one object of JSON lines a run, under a Cloud Storage prefix that a
 Google SecOps feed reads: none lost, none repeated, none changed, whatever
 fails. In production it is a function that a Pub/Sub topic triggers; this
-command is the same code at your own hands.
+command runs the same code by hand.
 
 ` + seeExit,
 		Example: `  # See it at work, with nothing but this binary:

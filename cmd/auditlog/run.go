@@ -155,7 +155,7 @@ func newConsole(w io.Writer) *console {
 		progressbar.OptionShowIts(),
 		progressbar.OptionSetItsString("records"),
 		progressbar.OptionClearOnFinish(),
-		progressbar.OptionSetSpinnerChangeInterval(0), // drawn by progress alone, never behind its back
+		progressbar.OptionSetSpinnerChangeInterval(0), // only progress draws it
 	)}
 }
 

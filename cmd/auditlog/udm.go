@@ -36,7 +36,7 @@ open is assumed; docs/udm.md says how.
 It reads files, standard input (- or no argument), and objects: gs://BUCKET/OBJECT,
 or with a / at the end or a * in the name, all that match and end in .ndjson. Each
 may be compressed by gzip. For objects it needs the role Storage Object Viewer on the bucket, and credentials
-as "auditlog help settings" tells.
+as "auditlog help settings" explains.
 
 On a terminal each event is a block, with the time, the event type and the summary
 first. Elsewhere, or with --json, it is a line of JSON with UDM's field names.

@@ -23,13 +23,12 @@ resource "google_chronicle_feed" "this" {
 
 locals {
   feed_project = var.feed == null ? null : coalesce(var.feed.project, var.project)
-  # Whom the feed reads the bucket as.
+  # The account that the feed reads the bucket with.
   feed_readers = var.feed_reader != null ? [var.feed_reader] : google_chronicle_feed.this[*].details[0].gcs_v2_settings[0].chronicle_service_account
   feed_count   = var.feed_reader == null && var.feed == null ? 0 : 1
 }
 
-# In the bucket it reads this folder alone, and deletes in no other: neither the
-# state nor what belongs to another organization.
+# The feed can read, and delete, in this folder alone: neither the state nor another organization's objects.
 resource "google_storage_managed_folder_iam_member" "feed" {
   count = local.feed_count
 
@@ -39,7 +38,7 @@ resource "google_storage_managed_folder_iam_member" "feed" {
   member         = "serviceAccount:${local.feed_readers[0]}"
 }
 
-# It also looks at the bucket itself, and lists it.
+# It also reads the settings of the bucket, and lists it.
 resource "google_storage_bucket_iam_member" "feed" {
   count = var.feed_bucket_role ? local.feed_count : 0
 

@@ -35,7 +35,7 @@ resource "google_storage_bucket" "source" {
   depends_on = [google_project_service.this, google_kms_crypto_key_iam_member.this]
 }
 
-# A change of it has the archive made at apply, which may be elsewhere, and not at plan.
+# A change of this makes the archive at apply, which may be elsewhere, and not at plan.
 resource "terraform_data" "source" {
   input = [local.source_hash, google_storage_bucket.source.name]
 }
@@ -61,8 +61,7 @@ resource "google_storage_bucket_object" "source" {
   source_md5hash = local.source_hash # else a file that is not here would count as changed
 }
 
-# Builds the image. These are the roles that Google documents for a build with an
-# account of its own; the default one may be far more powerful, or be missing.
+# Builds the image, with the roles that Google documents. The default account may have far more roles, or be missing.
 resource "google_service_account" "build" {
   project      = var.project
   account_id   = "${var.name}-build"

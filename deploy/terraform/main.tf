@@ -1,6 +1,4 @@
-# Collects OpenAI's audit logs for Google SecOps: what the guide "Collect OpenAI
-# Audit Logs" makes in the console, with safer defaults. deploy/README.md says
-# where it differs, and why.
+# Collects OpenAI's audit logs for Google SecOps. docs/guide.md says where this differs from Google's guide, and why.
 
 data "google_project" "this" {
   project_id = var.project
@@ -15,8 +13,7 @@ locals {
   state_bucket = coalesce(var.state_bucket, var.retention_days > 0 ? "${var.bucket}-state" : var.bucket)
   state_apart  = local.state_bucket != var.bucket
 
-  # Each time-out is above the one before, so that a run ends by itself: it
-  # commits what it has read, and nobody cuts it off or starts it a second time.
+  # Each time-out is above the one before, so that a run ends by itself and commits, and nobody starts it a second time.
   run_timeout_seconds     = 480 # the run's own deadline
   request_timeout_seconds = 540 # the service's
   ack_deadline_seconds    = 600 # Pub/Sub's, its longest
@@ -48,8 +45,7 @@ resource "google_project_service" "this" {
   disable_on_destroy = false # others may use it
 }
 
-# Google's own accounts of these services. A new project has none until somebody
-# asks for it, and no role can be given to an account that is not there.
+# Google's own accounts of these services. A new project has none until somebody asks for it; only then can it get a role.
 resource "google_project_service_identity" "this" {
   for_each = toset(concat(["pubsub"], var.kms_key == null ? [] : ["artifactregistry", "cloudfunctions", "run"]))
   provider = google-beta
@@ -76,8 +72,7 @@ resource "google_kms_crypto_key_iam_member" "this" {
   member        = each.value
 }
 
-# Runs the function. It can read and write its objects and read its key, has no
-# role on the project, and cannot invoke anything.
+# Runs the function. It can use its folders and read its key, has no role on the project, and cannot invoke anything.
 resource "google_service_account" "collector" {
   project      = var.project
   account_id   = var.name
@@ -85,7 +80,7 @@ resource "google_service_account" "collector" {
   depends_on   = [google_project_service.this]
 }
 
-# Whom Pub/Sub calls the function as. It can do nothing else.
+# Pub/Sub calls the function with this account, which can do nothing else.
 resource "google_service_account" "push" {
   project      = var.project
   account_id   = "${var.name}-push"

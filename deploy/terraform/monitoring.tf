@@ -1,6 +1,4 @@
-# deploy/monitoring has the metrics, alerts and the dashboard in the form of
-# Google's APIs, for this module and deploy.sh alike.
-
+# deploy/monitoring has metrics, alerts and dashboard in the form of Google's APIs, for this module and deploy.sh.
 locals {
   monitoring = "${path.module}/../monitoring"
   filled = {

@@ -61,9 +61,8 @@ resource "google_storage_bucket" "state" {
   depends_on = [google_project_service.this, google_kms_crypto_key_iam_member.this]
 }
 
-# Managed folders bound what the collector can do within a bucket, and let it
-# list what lies in its own: a condition on object names would not, and then
-# neither a first run nor the sweep of old staged objects would work.
+# Managed folders bound what the collector can do within a bucket, and let it list its own folder. A condition on object
+# names would not: then neither a first run nor the sweep of old staged objects would work.
 
 resource "google_storage_managed_folder" "logs" {
   bucket        = var.bucket
@@ -79,7 +78,7 @@ resource "google_storage_managed_folder" "state" {
   depends_on    = [google_storage_bucket.logs, google_storage_bucket.state]
 }
 
-# Under the feed prefix it can create, and neither replace nor delete.
+# Under the feed prefix it can create objects, and neither replace nor delete them.
 resource "google_storage_managed_folder_iam_member" "logs_create" {
   bucket         = google_storage_managed_folder.logs.bucket
   managed_folder = google_storage_managed_folder.logs.name
@@ -87,8 +86,7 @@ resource "google_storage_managed_folder_iam_member" "logs_create" {
   member         = google_service_account.collector.member
 }
 
-# From a state bucket an object is published by a copy; whether one whose answer
-# was lost is there can only be read.
+# From a state bucket an object is published by a copy. If its answer is lost, only a read shows whether it is there.
 resource "google_storage_managed_folder_iam_member" "logs_read" {
   count = local.state_apart ? 1 : 0
 

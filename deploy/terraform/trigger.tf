@@ -1,7 +1,5 @@
-# The function is called by a push subscription of our own, and not by Eventarc:
-# Eventarc makes and owns its subscription, with a back-off, a retention and dead
-# letters that could only be changed behind its back. These decide how often a
-# run that failed is tried again, and who hears of it.
+# Not Eventarc: it owns its subscription, whose back-off, retention and dead letters can only be changed outside Eventarc,
+# without its knowing. They decide how often a failed run is tried again, and who hears of it.
 
 resource "google_pubsub_topic" "trigger" {
   count = var.create_topic ? 1 : 0
@@ -50,8 +48,7 @@ resource "google_pubsub_subscription" "push" {
   ]
 }
 
-# What failed five times. Nothing is lost by it: the next run reads the same
-# records. It is kept to be looked at.
+# Messages that failed five times are kept here to be looked at. Nothing is lost: the next run reads the same records.
 resource "google_pubsub_topic" "dead_letter" {
   project      = var.project
   name         = "${var.name}-dead-letter"

@@ -31,8 +31,6 @@ variable "labels" {
   default     = {}
 }
 
-# The bucket.
-
 variable "bucket" {
   description = "Bucket that the feed reads."
   type        = string
@@ -118,8 +116,6 @@ variable "state_bucket" {
   }
 }
 
-# The collector.
-
 variable "admin_key_secret" {
   description = "Secret of Secret Manager, in this project, whose latest version is the OpenAI Admin key. The scope api.audit_logs.read is enough, and all it should have. \"<name>-admin-key\" if null. It must exist: Terraform never sees the key."
   type        = string
@@ -127,13 +123,13 @@ variable "admin_key_secret" {
 }
 
 variable "secret_locations" {
-  description = "Locations of the key's secret, which is then made here, for a policy that forbids replication everywhere: [\"europe-west3\"]. Null if it is there. The README has the order of steps."
+  description = "Locations of the key's secret, which is then made here, for a policy that forbids replication everywhere: [\"europe-west3\"]. Null if it is there. deploy/README.md has the order of steps."
   type        = list(string)
   default     = null
 }
 
 variable "settings" {
-  description = "More settings of the collector, by their names in the README: MAX_RECORDS, LOOKBACK_HOURS, TENANT_EVENTS, EVENT_TYPES, ..."
+  description = "More settings of the collector, by their names in docs/settings.md: MAX_RECORDS, LOOKBACK_HOURS, TENANT_EVENTS, EVENT_TYPES, ..."
   type        = map(string)
   default     = {}
 
@@ -173,7 +169,7 @@ variable "network" {
 }
 
 variable "kms_key" {
-  description = "Key of Cloud KMS that buckets, topics, images and the function are encrypted with: projects/P/locations/L/keyRings/R/cryptoKeys/K, in the region of all of them. Google's accounts are let use it."
+  description = "Key of Cloud KMS that buckets, topics, images and the function are encrypted with: projects/P/locations/L/keyRings/R/cryptoKeys/K, in the region of all of them. Google's accounts get access to it."
   type        = string
   default     = null
 
@@ -182,8 +178,6 @@ variable "kms_key" {
     error_message = "kms_key is projects/P/locations/L/keyRings/R/cryptoKeys/K, and L is the region and the buckets' location."
   }
 }
-
-# The trigger.
 
 variable "topic" {
   description = "Pub/Sub topic that triggers a run; name if null."
@@ -234,10 +228,8 @@ variable "time_zone" {
   default     = "Etc/UTC"
 }
 
-# The feed.
-
 variable "feed" {
-  description = "The SecOps instance to make the feed in: its ID, location (us, eu, ...) and project (that of the module if null); and what the feed is to have. Null for no feed: make it by hand, see the README."
+  description = "The SecOps instance to make the feed in: its ID, location (us, eu, ...) and project (that of the module if null); and what the feed is to have. Null for no feed: make it by hand, see docs/guide.md."
   type = object({
     instance          = string
     location          = string
@@ -262,7 +254,7 @@ variable "feed_deletes" {
 
   validation {
     condition     = !(var.feed_deletes && local.state_apart)
-    error_message = "With retention_days or state_bucket the feed must not delete: see STATE_BUCKET in the README."
+    error_message = "With retention_days or state_bucket the feed must not delete: see STATE_BUCKET in docs/settings.md."
   }
   validation {
     condition     = !var.feed_deletes || var.feed != null || var.feed_reader != null
@@ -281,8 +273,6 @@ variable "feed_bucket_role" {
   type        = bool
   default     = true
 }
-
-# Monitoring.
 
 variable "notification_channels" {
   description = "Names of the notification channels that alerts go to: projects/P/notificationChannels/N. Without any, alerts show in the console only."

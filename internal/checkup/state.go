@@ -34,7 +34,7 @@ func (k *checkup) state(ctx context.Context, organization string) *store.Snapsho
 		return nil
 	case snap.First():
 		k.ok("state", "%s is not there: the next run is the first, and reaches back %s", k.store.StateURL(), audit.Count(int(k.cfg.Lookback), "hour"))
-		k.skip("organization", "the first run decides")
+		k.skip("organization", "no run has recorded one yet: the first run records that of its key")
 		k.ok("staged", "no run has staged anything")
 		return snap
 	}

@@ -151,9 +151,9 @@ func (h *simulation) refuse(status int) {
 }
 
 // TestAdvice: what to do about an answer is said in the same words in the log, by the check, in the alert
-// that watches for it, and in the README.
+// that watches for it, and in docs/troubleshooting.md.
 func TestAdvice(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
+	document, err := os.ReadFile("../../docs/troubleshooting.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,8 +199,8 @@ func TestAdvice(t *testing.T) {
 			if !regexp.MustCompile(filter[1]).MatchString("Run failed: " + err.Error()) {
 				t.Errorf("%s: the alert does not match %v", file, err)
 			}
-			if !strings.Contains(alert.Documentation.Content, "\n- "+e.Hint) || !strings.Contains(string(readme), e.Hint+"`") {
-				t.Errorf("%s: the alert or the README does not say %q", file, e.Hint)
+			if !strings.Contains(alert.Documentation.Content, "\n- "+e.Hint) || !strings.Contains(string(document), e.Hint+"`") {
+				t.Errorf("%s: the alert or docs/troubleshooting.md does not say %q", file, e.Hint)
 			}
 			for f := range h.collector().Check(t.Context()) {
 				if f.Check == "api" && f.Remedy != e.Hint {

@@ -330,7 +330,7 @@ func TestInterrupted(t *testing.T) {
 		})
 		started := time.Now()
 		sum, err := h.collector().Run(ctx, slog.New(slog.DiscardHandler))
-		if err == nil || !strings.Contains(err.Error(), "interrupted") || time.Since(started) > 0 {
+		if err == nil || !strings.Contains(err.Error(), "run was stopped") || time.Since(started) > 0 {
 			t.Errorf("after %v: %v", time.Since(started), err)
 		}
 		if sum.Records != 200 || len(h.Names("openai-auditlog/")) != 1 {

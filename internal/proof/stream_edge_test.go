@@ -129,6 +129,22 @@ func TestTenantOnlyDroppedCompare(t *testing.T) {
 	}
 }
 
+// TestTenantBesideBadRecord: a record of the others that the API cannot serve does not keep
+// the tenant's first records waiting.
+func TestTenantBesideBadRecord(t *testing.T) {
+	inTenant(t, func(h *simulation) {
+		h.API.SetBad(h.Put(false, "a", 500), 500)
+		h.Put(false, "a", 3600)
+		id := h.Put(true, "b", 400)
+		h.Run()
+		if n := h.Collected(h.Stored())[id]; n != 1 {
+			h.T.Errorf("the tenant's record was written %d times", n)
+		}
+		h.API.Heal()
+		h.Settle()
+	})
+}
+
 // TestTenantOnlyDroppedEmpty: where there was nothing to compare at first, later
 // pages are compared.
 func TestTenantOnlyDroppedEmpty(t *testing.T) {

@@ -45,6 +45,9 @@ func (r *Refused) Error() string { return r.Reason.Error() }
 
 func (r *Refused) Unwrap() error { return r.Reason }
 
+// errNewer is of a range that is newer than what has been collected of a stream.
+var errNewer = errors.New("the next run collects what is newer")
+
 // AddBackfill adds what is missing of a range to the backlog, for the next runs to collect with this
 // filter. With tenant it does so for tenant-scoped records, too, if runs have read any. What is
 // collected, or in the backlog, is added only if it is asked for again: a backfill that is done twice
@@ -53,14 +56,18 @@ func (r *Refused) Unwrap() error { return r.Reason }
 // Every error is a *Refused; the state may be changed then.
 func (s *State) AddBackfill(want Backfill, f audit.Filter, tenant bool) (Backfilled, error) {
 	b, err := s.Stream.backfill(want, f)
-	if err == nil && s.Tenant != nil && (want.Cancel || tenant && !s.Tenant.Untouched) {
+	if s.Tenant != nil && (want.Cancel || tenant && !s.Tenant.Untouched) && (err == nil || errors.Is(err, errNewer)) {
 		changed := *s.Tenant
 		s.Tenant = &changed
-		var other Backfilled
-		if other, err = changed.backfill(want, f); err != nil {
-			err = fmt.Errorf("tenant events: %w", err)
+		switch other, tenantErr := changed.backfill(want, f); {
+		case errors.Is(tenantErr, errNewer): // the other stream's answer counts
+		case tenantErr != nil:
+			err = fmt.Errorf("tenant events: %w", tenantErr)
+		case err != nil:
+			b, err = other, nil
+		default:
+			b.add(other)
 		}
-		b.add(other)
 	}
 	if err == nil && want.Cancel && len(b.Parts) == 0 {
 		err = fmt.Errorf("the backlog has nothing from %s that could be cancelled: a window that runs have begun to read stays until it is read", b.Asked)
@@ -152,7 +159,7 @@ func (s *Stream) backfill(want Backfill, f audit.Filter) (Backfilled, error) {
 		b.Parts = []Span{asked}
 	}
 	for _, part := range b.Parts {
-		s.enqueue(part, want.Again)
+		s.enqueue(part, Span{Gte: asked.Gte, Lte: asked.Lte}, want.Again)
 	}
 	return b, nil
 }
@@ -169,7 +176,7 @@ func (s *Stream) limit(want Backfill, f audit.Filter) (Span, error) {
 	case !want.To.IsZero() && want.From.Unix() > want.To.Unix():
 		return Span{}, fmt.Errorf("the range ends, at %s, before it begins", audit.Time(want.To.Unix()))
 	case asked.Gte > s.High:
-		return Span{}, fmt.Errorf("the range begins after %s, the end of what has been collected so far: the next run collects what is newer", audit.Time(s.High))
+		return Span{}, fmt.Errorf("the range begins after %s, the end of what has been collected so far: %w", audit.Time(s.High), errNewer)
 	}
 	return asked, nil
 }
@@ -301,14 +308,15 @@ func (s *Stream) awaits(want Span) bool {
 	})
 }
 
-func (s *Stream) enqueue(want Span, again bool) {
-	s.Backlog = append(slices.Clone(s.Backlog), Window{Gte: want.Gte, Lte: want.Lte, Backfill: Span{Gte: want.Gte, Lte: want.Lte}, Filter: want.Filter})
+// enqueue adds a part of what was asked for to the backlog.
+func (s *Stream) enqueue(part, asked Span, again bool) {
+	s.Backlog = append(slices.Clone(s.Backlog), Window{Gte: part.Gte, Lte: part.Lte, Backfill: asked, Filter: part.Filter})
 	slices.SortStableFunc(s.Backlog, NewestToOldest)
 	if len(s.Covered) > 0 {
-		s.Covered = Cover(s.Covered, want)
+		s.Covered = Cover(s.Covered, part)
 	}
 	if again { // what is asked for again must not count as collected
-		s.forget(func(at int64) bool { return want.Gte <= at && at <= want.Lte })
+		s.forget(func(at int64) bool { return part.Gte <= at && at <= part.Lte })
 	}
 	s.Watermark = s.ImpliedWatermark()
 }

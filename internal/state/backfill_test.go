@@ -448,8 +448,13 @@ func TestBackfillOfStreams(t *testing.T) {
 			asked: Span{Gte: 700, Lte: 1100}, parts: spans(700, 1100), inMain: []Window{{Gte: 700, Lte: 1000}}, inTenant: []Window{{Gte: 700, Lte: 1100}}},
 		{name: "up to later than both", main: quietStream(), tenant: later, want: since(700, 2000),
 			asked: Span{Gte: 700, Lte: 1000}, limited: true, parts: spans(700, 799), inTenant: []Window{{Gte: 700, Lte: 799}}},
-		{name: "refused for the tenant", main: ahead, tenant: quietStream(), want: since(1100, 1150), err: "tenant events: the range begins after"},
-		{name: "refused for the others", main: quietStream(), tenant: ahead, want: since(1100, 1150), err: "the range begins after", notTouched: true},
+		{name: "newer than the tenant's, whose last record may be old", main: ahead, tenant: quietStream(), want: again(since(1100, 1150)),
+			asked: Span{Gte: 1100, Lte: 1150}, parts: spans(1100, 1150), inMain: []Window{{Gte: 1100, Lte: 1150}}},
+		{name: "newer than the others'", main: quietStream(), tenant: ahead, want: again(since(1100, 1150)),
+			asked: Span{Gte: 1100, Lte: 1150}, parts: spans(1100, 1150), inTenant: []Window{{Gte: 1100, Lte: 1150}}},
+		{name: "newer than both", main: quietStream(), tenant: ahead, want: since(1300, 1350), err: "the range begins after 1970-01-01T00:16:40Z"},
+		{name: "refused for the tenant", main: ahead, tenant: openStream(), want: again(since(720, 730)), err: "tenant events: the backlog has part"},
+		{name: "refused for the others", main: openStream(), tenant: ahead, want: again(since(720, 730)), err: "the backlog has part", notTouched: true},
 		{name: "the others have it, the tenant in part", main: quietStream(), tenant: later, want: since(700, 900),
 			asked: Span{Gte: 700, Lte: 900}, parts: spans(700, 799), inTenant: []Window{{Gte: 700, Lte: 799}}},
 		{name: "without TENANT_EVENTS", main: quietStream(), tenant: quietStream(), want: since(100, 500), off: true,
@@ -501,7 +506,8 @@ func TestBackfillOfStreams(t *testing.T) {
 // ofAny leaves out which backfill a window is of: TestBackfillIsMarked looks at that.
 var ofAny = cmpopts.IgnoreFields(Window{}, "Backfill")
 
-// TestBackfillIsMarked: the window of a backfill says so, and so does what is left where a part is cancelled.
+// TestBackfillIsMarked: each window of a backfill has the range that was asked for, and so has what is left
+// where a part is cancelled.
 func TestBackfillIsMarked(t *testing.T) {
 	s := State{Stream: quietStream()}
 	for _, want := range []Backfill{since(100, 500), {From: time.Unix(200, 0), To: time.Unix(300, 0), Cancel: true}} {
@@ -509,8 +515,14 @@ func TestBackfillIsMarked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	asked := Span{Gte: 100, Lte: 500}
-	if diff := cmp.Diff([]Window{{Gte: 301, Lte: 500, Backfill: asked}, {Gte: 100, Lte: 199, Backfill: asked}}, s.Backlog); diff != "" {
+	if _, err := s.AddBackfill(since(50, -1), "", false); err != nil {
+		t.Fatal(err)
+	}
+	first, second := Span{Gte: 100, Lte: 500}, Span{Gte: 50, Lte: 1000}
+	if diff := cmp.Diff([]Window{
+		{Gte: 501, Lte: 599, Backfill: second}, {Gte: 301, Lte: 500, Backfill: first}, {Gte: 200, Lte: 300, Backfill: second},
+		{Gte: 100, Lte: 199, Backfill: first}, {Gte: 50, Lte: 99, Backfill: second},
+	}, s.Backlog); diff != "" {
 		t.Error(diff)
 	}
 }

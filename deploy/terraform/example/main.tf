@@ -1,14 +1,10 @@
-# Two organizations in one project and one bucket, each with a collector, a folder
-# and a state of its own. For one, a single module block without for_each does.
+# Two organizations in one project and bucket, each with its own collector, folder and state. For one, leave out for_each.
 
 terraform {
   required_providers {
-    google = {
-      source = "hashicorp/google"
-    }
+    google = { source = "hashicorp/google" }
   }
-  # Keep the state where others find it:
-  # backend "gcs" { bucket = "my-terraform-state" }
+  # backend "gcs" { bucket = "my-terraform-state" } # keeps the state where others find it
 }
 
 locals {
