@@ -12,6 +12,7 @@ import (
 
 	"example.com/auditlog"
 	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/report"
 	"example.com/auditlog/internal/state"
 )
 
@@ -91,38 +92,23 @@ type backfillOptions struct {
 type backfilled struct {
 	plan state.Backfilled
 
-	From     time.Time  `json:"from"`
-	To       time.Time  `json:"to"`
-	Parts    []timeSpan `json:"parts"`   // put into the backlog, or with --cancel taken out of it
-	Waiting  []timeSpan `json:"waiting"` // in the backlog before
-	Unsure   []timeSpan `json:"unsure"`  // not known whether all is collected, and left alone
-	Detached bool       `json:"detached"`
-	Runs     int        `json:"runs"`
-	Records  int        `json:"records"`          // written by these runs, fresh ones included
-	Oldest   *time.Time `json:"oldest,omitempty"` // record of the backlog that these runs have read
-	Left     int        `json:"open_windows"`     // of the backlog
-	SetAside int        `json:"set_aside"`        // windows that the API cannot serve
-}
-
-// timeSpan is a range, both ends included.
-type timeSpan struct {
-	From time.Time `json:"from"`
-	To   time.Time `json:"to"`
-}
-
-func timeSpans(spans ...state.Span) []timeSpan {
-	list := make([]timeSpan, len(spans))
-	for i, s := range spans {
-		list[i] = timeSpan{time.Unix(s.Gte, 0).UTC(), time.Unix(s.Lte, 0).UTC()}
-	}
-	return list
+	report.Range                // as asked for
+	Parts        []report.Range `json:"parts"`   // put into the backlog, or with --cancel taken out of it
+	Waiting      []report.Range `json:"waiting"` // in the backlog before
+	Unsure       []report.Range `json:"unsure"`  // not known whether all is collected, and left alone
+	Detached     bool           `json:"detached"`
+	Runs         int            `json:"runs"`
+	Records      int            `json:"records"`          // written by these runs, fresh ones included
+	Oldest       int64          `json:"oldest,omitempty"` // effective_at of the oldest record of the backlog that these runs have read
+	OldestTime   time.Time      `json:"oldest_time,omitzero"`
+	Left         int            `json:"open_windows"` // of the backlog
+	SetAside     int            `json:"set_aside"`    // windows that the API cannot serve
 }
 
 func newBackfilled(plan state.Backfilled, detached bool) backfilled {
-	asked := timeSpans(plan.Asked)[0]
 	return backfilled{
-		plan: plan, From: asked.From, To: asked.To, Detached: detached, Left: len(plan.Parts) + len(plan.Waiting),
-		Parts: timeSpans(plan.Parts...), Waiting: timeSpans(plan.Waiting...), Unsure: timeSpans(plan.Unsure...),
+		plan: plan, Range: report.NewRange(plan.Asked), Detached: detached, Left: len(plan.Parts) + len(plan.Waiting),
+		Parts: report.NewRanges(plan.Parts), Waiting: report.NewRanges(plan.Waiting), Unsure: report.NewRanges(plan.Unsure),
 	}
 }
 
@@ -172,8 +158,8 @@ func (b *backfilled) add(s auditlog.Summary) {
 	b.Records += s.Records
 	b.Left, b.SetAside = s.OpenWindows+s.Backfills, s.SetAside
 	if s.Oldest > 0 {
-		if t := time.Unix(s.Oldest, 0).UTC(); b.Oldest == nil || t.Before(*b.Oldest) {
-			b.Oldest = &t
+		if b.Oldest == 0 || s.Oldest < b.Oldest {
+			b.Oldest, b.OldestTime = s.Oldest, time.Unix(s.Oldest, 0).UTC()
 		}
 	}
 }
@@ -192,10 +178,10 @@ func (b backfilled) String() string {
 		return fmt.Sprintf("%s; %s left: the scheduled runs collect the rest", runs, audit.Count(b.Left+b.SetAside, "window"))
 	case len(b.Unsure) > 0:
 		return fmt.Sprintf("%s is collected, but for what is unknown: %s", span, runs)
-	case b.Oldest == nil:
+	case b.Oldest == 0:
 		return fmt.Sprintf("%s is collected: the API has no record of it", span)
 	}
-	return fmt.Sprintf("%s is collected: %s; the oldest record that the API returned is from %s", span, runs, b.Oldest.Format(time.RFC3339))
+	return fmt.Sprintf("%s is collected: %s; the oldest record that the API returned is from %s", span, runs, audit.Time(b.Oldest))
 }
 
 // done is the part of what was missing or waiting that has been read, 0 to 1, where pages come

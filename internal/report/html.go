@@ -292,10 +292,10 @@ func (s *State) coverage(now time.Time) plot {
 		add(0, c, class, title)
 	}
 	if newest := (state.Span{Gte: s.High + 1, Lte: end}); newest.Gte <= newest.Lte {
-		add(1, newRange(newest), "fresh", "new, for the next run")
+		add(1, NewRange(newest), "fresh", "new, for the next run")
 	}
 	for _, w := range s.Windows[:min(plotted, len(s.Windows))] {
-		add(1, newRange(w.left()), w.Kind, kindTexts[w.Kind])
+		add(1, NewRange(w.left()), w.Kind, kindTexts[w.Kind])
 	}
 	for _, g := range s.Gaps[:min(plotted, len(s.Gaps))] {
 		add(2, g, "gap", "neither collected nor asked for")

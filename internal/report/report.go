@@ -66,12 +66,14 @@ type Range struct {
 	Filter  string    `json:"filter,omitempty"` // of the records that are collected; "" for none
 }
 
-func newRange(s state.Span) Range { return Range{s, unix(s.Gte), unix(s.Lte), filterText(s.Filter)} }
+// NewRange makes a range.
+func NewRange(s state.Span) Range { return Range{s, unix(s.Gte), unix(s.Lte), filterText(s.Filter)} }
 
-func newRanges(spans []state.Span) []Range {
+// NewRanges makes a list, empty for none.
+func NewRanges(spans []state.Span) []Range {
 	list := []Range{}
 	for _, s := range spans {
-		list = append(list, newRange(s))
+		list = append(list, NewRange(s))
 	}
 	return list
 }
@@ -110,7 +112,7 @@ func newStream(s *state.Stream) Stream {
 	r.Watermark, r.WatermarkTime = s.Watermark, unix(s.Watermark)
 	r.High, r.HighTime = s.High, unix(s.High)
 	r.Filter, r.RecentIDs = filterText(s.Filter), len(s.RecentIDs)
-	r.Collected, r.Unknown, r.Gaps = newRanges(collected(s)), len(s.Covered) == 0, newRanges(s.Gaps())
+	r.Collected, r.Unknown, r.Gaps = NewRanges(collected(s)), len(s.Covered) == 0, NewRanges(s.Gaps())
 	r.LastRun, _ = time.Parse(time.RFC3339, s.LastRun) // anything else means unknown
 	for _, w := range s.Backlog {
 		kind := KindNew
@@ -120,10 +122,10 @@ func newStream(s *state.Stream) Stream {
 		case w.IsBackfill():
 			kind = KindBackfill
 		}
-		r.Windows = append(r.Windows, Window{newRange(state.Span{Gte: w.Gte, Lte: w.Lte, Filter: w.Filter}), w.LeftTo(), unix(w.LeftTo()), kind})
+		r.Windows = append(r.Windows, Window{NewRange(state.Span{Gte: w.Gte, Lte: w.Lte, Filter: w.Filter}), w.LeftTo(), unix(w.LeftTo()), kind})
 	}
 	for _, b := range s.Backfills() {
-		r.Backfills = append(r.Backfills, Backfill{newRange(b.Span), b.Left})
+		r.Backfills = append(r.Backfills, Backfill{NewRange(b.Span), b.Left})
 	}
 	return r
 }

@@ -174,7 +174,7 @@ func (w Window) toRead() string {
 }
 
 func (w Window) setAside() string {
-	return newRange(w.left()).String() + ": the API cannot serve it"
+	return NewRange(w.left()).String() + ": the API cannot serve it"
 }
 
 func (b Backfill) toRead() string { return fmt.Sprintf("%s: %s left", b.Range, span(b.LeftSeconds)) }
