@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -62,13 +61,11 @@ func runOnce(ctx context.Context, stdout io.Writer, asJSON bool) error {
 		sum, err := o.run(ctx)
 		switch {
 		case asJSON:
-			e := json.NewEncoder(stdout)
-			e.SetIndent("", "  ")
-			return errors.Join(err, e.Encode(figuresOf(sum)))
+			return errors.Join(err, printJSON(stdout, figuresOf(sum)))
 		// The figures of a failed run may count what it has not committed; with an
 		// object they are good.
 		case err == nil || sum.Object != "":
-			fmt.Fprintln(stdout, wrap(summary(sum), widthOf(stdout), 2))
+			fmt.Fprintln(stdout, wrappedLine(summary(sum), columns(stdout)))
 		}
 		return err
 	})
@@ -198,7 +195,7 @@ func (c *console) Handle(_ context.Context, r slog.Record) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.bar.Clear()
-	_, err := fmt.Fprintln(c.w, wrap(line.String(), widthOf(c.w), 2))
+	_, err := fmt.Fprintln(c.w, wrappedLine(line.String(), columns(c.w)))
 	return err
 }
 
