@@ -160,7 +160,7 @@ func newDemo(o demoOptions) (*demo, error) {
 	}
 	d.APIFaults.SetHooks(d.keepGrowing, nil)
 
-	d.printf("%s\n\n", audit.Wrap("The function reads a simulated audit log API, and writes to a bucket that is a directory.", d.width, 0))
+	d.printf("%s\n\n", wrappedLine("The function reads a simulated audit log API, and writes to a bucket that is a directory.", d.width))
 	d.line("API", "%s", d.APIBase())
 	d.line("function", "http://%s/", d.address)
 	if o.chaos {
@@ -498,20 +498,17 @@ func (d *demo) verdict() error {
 // begin begins a step.
 func (d *demo) begin(title string) {
 	d.runs++
-	d.printf("\n%s\n", audit.Wrap(fmt.Sprintf("Run %d: %s", d.runs, title), d.width, 2))
+	d.printf("\n%s\n", wrappedLine(fmt.Sprintf("Run %d: %s", d.runs, title), d.width))
 }
 
 // line prints one line of a step.
 func (d *demo) line(label, format string, args ...any) {
-	d.printf("%s\n", audit.Wrap(plain(fmt.Sprintf("  %-8s  ", label)+fmt.Sprintf(format, args...)), d.width, indent))
+	d.printf("%s\n", wrappedLine(plain(fmt.Sprintf("  %-8s  ", label)+fmt.Sprintf(format, args...)), d.width))
 }
-
-// indent is where the text of a line begins.
-const indent = 12
 
 // sample prints a record, cut to the reader's terminal.
 func (d *demo) sample(record []byte) {
-	text := []rune(plain(strings.Repeat(" ", indent) + string(record)))
+	text := []rune(plain(fmt.Sprintf("%12s%s", "", record)))
 	if len(text) > d.width {
 		text = append(text[:d.width-1], '…')
 	}

@@ -117,6 +117,7 @@ func exitTopic() *cobra.Command {
 
 What counts as failure:
 
+  demo      a record is missing, repeated or changed
   run       the run has not got everything. MAX_RECORDS of it is success
   backfill  the range is not collected, or not known to be; with --detach, not in the backlog
   check     a check has failed, or was interrupted; with --strict also a warning

@@ -63,7 +63,7 @@ func wrapped(text string, width int) string {
 
 // wrappedLine breaks a line under its last column, or under an indent if that column has little room.
 func wrappedLine(line string, width int) string {
-	if utf8.RuneCountInString(line) <= width {
+	if width == 0 || utf8.RuneCountInString(line) <= width {
 		return line
 	}
 	margin := 0

@@ -14,4 +14,13 @@ func TestWrapped(t *testing.T) {
 			t.Errorf("%d columns:\n%q\nwant\n%q", width, got, want)
 		}
 	}
+	const line = "  feed      reads 100 lines"
+	for width, want := range map[int]string{
+		0:  line,
+		26: "  feed      reads 100\n            lines",
+	} {
+		if got := wrappedLine(line, width); got != want {
+			t.Errorf("%d columns:\n%q\nwant\n%q", width, got, want)
+		}
+	}
 }

@@ -63,7 +63,7 @@ func runOnce(ctx context.Context, stdout io.Writer, asJSON bool) error {
 		// The figures of a failed run may count what it has not committed; with an
 		// object they are good.
 		case err == nil || sum.Object != "":
-			fmt.Fprintln(stdout, audit.Wrap(summary(sum), columns(stdout), 2))
+			fmt.Fprintln(stdout, wrappedLine(summary(sum), columns(stdout)))
 		}
 		return err
 	})
@@ -193,7 +193,7 @@ func (c *console) Handle(_ context.Context, r slog.Record) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.bar.Clear()
-	_, err := fmt.Fprintln(c.w, audit.Wrap(line.String(), columns(c.w), 2))
+	_, err := fmt.Fprintln(c.w, wrappedLine(line.String(), columns(c.w)))
 	return err
 }
 

@@ -204,26 +204,26 @@ func (s *sandbox) explain(stdout, stderr io.Writer, rate, runs int) error {
 	if err != nil {
 		return err
 	}
-	say := func(indent int, format string, args ...any) {
-		fmt.Fprintln(stderr, audit.Wrap(fmt.Sprintf(format, args...), columns(stderr), indent))
+	say := func(format string, args ...any) {
+		fmt.Fprintln(stderr, wrappedLine(fmt.Sprintf(format, args...), columns(stderr)))
 	}
-	say(0, "A simulated audit log API and a bucket are up; Ctrl-C ends them. Paste this into another shell:\n")
+	say("A simulated audit log API and a bucket are up; Ctrl-C ends them. Paste this into another shell:\n")
 	settings := s.Settings()
 	settings["SANDBOX_FAULTS"] = url
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		fmt.Fprintf(stdout, "export %s=%s\n", name, settings[name])
 	}
-	say(0, "\nThen every command works there: auditlog check, status, run, backfill --from 30d, udm gs://my-bucket/openai-auditlog/, ...\n")
-	say(2, "- The API has %s, and gets %d more a minute, some of them late.", audit.Count(len(s.API.Records()), "record"), rate)
+	say("\nThen every command works there: auditlog check, status, run, backfill --from 30d, udm gs://my-bucket/openai-auditlog/, ...\n")
+	say("The API has %s, and gets %d more a minute, some of them late.", audit.Count(len(s.API.Records()), "record"), rate)
 	if runs > 0 {
-		say(2, "- %s collected the last %d days of it.", audit.Count(runs, "run"), collectedDays)
+		say("%s collected the last %d days of it.", audit.Count(runs, "run"), collectedDays)
 	}
 	if s.dir != "" {
-		say(2, "- The bucket is %s: another sandbox with --dir %s continues with it.", filepath.Join(s.dir, "my-bucket"), s.dir)
+		say("The bucket is %s: another sandbox with --dir %s continues with it.", filepath.Join(s.dir, "my-bucket"), s.dir)
 	}
-	say(2, "- To make something fail: curl $SANDBOX_FAULTS/NAME, where NAME is")
+	say("To make something fail: curl $SANDBOX_FAULTS/NAME, where NAME is")
 	for _, f := range sandboxFaults {
-		say(13, "    %-7s  %s", f.name, f.text)
+		say("    %-7s  %s", f.name, f.text)
 	}
 	return nil
 }
