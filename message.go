@@ -108,18 +108,19 @@ func quoted(names []string, known ...string) string {
 func ParseBackfill(from, to string, now time.Time) (state.Backfill, error) {
 	var r state.Backfill
 	var err error
-	if r.From, err = parseTime(from, now, false); err != nil {
+	if r.From, err = ParseTime(from, now, false); err != nil {
 		return r, fmt.Errorf("from: %w", err)
 	}
 	if to != "" {
-		if r.To, err = parseTime(to, now, true); err != nil {
+		if r.To, err = ParseTime(to, now, true); err != nil {
 			return r, fmt.Errorf("to: %w", err)
 		}
 	}
 	return r, nil
 }
 
-func parseTime(s string, now time.Time, end bool) (time.Time, error) {
+// ParseTime reads one end of a range; the end of a date is its last second.
+func ParseTime(s string, now time.Time, end bool) (time.Time, error) {
 	if t, err := time.Parse(time.DateOnly, s); err == nil {
 		if end {
 			t = t.Add(24*time.Hour - time.Second)

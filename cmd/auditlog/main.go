@@ -62,7 +62,7 @@ Exit status: 0 success, 1 failure, 2 wrong usage.`,
 		begun = true
 		return nil
 	}
-	root.AddCommand(demoCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), udmCommand(), settingsTopic())
+	root.AddCommand(demoCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), verifyCommand(), udmCommand(), settingsTopic())
 
 	err := root.Execute()
 	if err != nil && !errors.Is(err, errLogged) {

@@ -55,6 +55,11 @@ func (s *Store) Objects(ctx context.Context) iter.Seq2[Object, error] {
 	}
 }
 
+// Open reads an object's bytes, as they were when it was listed. The error is the storage client's.
+func (s *Store) Open(ctx context.Context, o Object) (io.ReadCloser, error) {
+	return s.Feed.Object(s.FeedFolder() + o.Name).Generation(o.generation).NewReader(ctx)
+}
+
 // maxLineHead is how much of a line is held in memory: time and type come before that in almost
 // every record.
 const maxLineHead = 1 << 20
@@ -67,7 +72,7 @@ func (s *Store) Lines(ctx context.Context, o Object) iter.Seq2[audit.Line, error
 		fail := func(err error) {
 			yield(audit.Line{}, fmt.Errorf("reading %s: %w", s.FeedURL(name), ReadHint(err, s.Bucket)))
 		}
-		r, err := s.Feed.Object(name).Generation(o.generation).NewReader(ctx)
+		r, err := s.Open(ctx, o)
 		if err != nil {
 			fail(err)
 			return
