@@ -33,6 +33,7 @@ func (r *run) fetch(whole, reading context.Context, p *plan.Plan) (*plan.Plan, *
 	r.comparing = min(compareTimeout, r.patience)
 	for {
 		staged := r.store.Stage(whole, r.started)
+		staged.Number = r.number
 		err := r.fetchSegments(reading, p, staged)
 		next, note := p.StartOver()
 		if err != nil || next == nil {

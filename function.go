@@ -141,7 +141,7 @@ func (c *Collector) Run(ctx context.Context, log *slog.Logger) (sum Summary, err
 		if err := staged.Close(whole); err != nil {
 			return sum, errors.Join(plan.Failure(), err)
 		}
-		next.Staging = r.staging(staged, snapshot)
+		r.nameStaged(&next, staged, snapshot)
 	}
 	switch err := r.commit(whole, snapshot, next); {
 	case errors.Is(err, store.ErrOvertaken):
@@ -163,6 +163,7 @@ type run struct {
 	sum         Summary
 	collectedTo int64     // Unix seconds: all before it is collected
 	committed   time.Time // by the bucket's clock
+	number      int64     // of the object that this run publishes
 	looked      bool      // for a staged object; see sweep
 	pace        pace
 	patience    time.Duration // the longest that an attempt may take

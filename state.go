@@ -35,6 +35,7 @@ func (r *run) load(ctx context.Context) (*store.Snapshot, error) {
 		r.log.Warn(snapshot.Note)
 	}
 	r.updateFigures(&snapshot.State)
+	r.number = snapshot.State.CountObject("", snapshot.Written).Count
 	return snapshot, nil
 }
 
@@ -79,6 +80,9 @@ func (r *run) recover(ctx context.Context, snapshot *store.Snapshot) error {
 		}
 		if final != "" {
 			r.log.Info("Published what an earlier run had left staged: "+r.store.FeedURL(final), "staged", r.store.StagedURL(staging.Staged))
+			if o := snapshot.State.Objects; o != nil && o.Last == staging.LastObject {
+				o.Last = final
+			}
 			staging.LastObject = final
 		}
 	}
@@ -86,13 +90,15 @@ func (r *run) recover(ctx context.Context, snapshot *store.Snapshot) error {
 	return nil
 }
 
-func (r *run) staging(o *store.Staged, snapshot *store.Snapshot) state.Staging {
-	return state.Staging{
+// nameStaged lets the next state name the staged object, and count it.
+func (r *run) nameStaged(next *state.State, o *store.Staged, snapshot *store.Snapshot) {
+	next.Staging = state.Staging{
 		LastObject:       r.store.Final(snapshot.State.LastObject, r.started),
 		Staged:           o.Name,
 		StagedGeneration: o.Generation,
 		StagedBucket:     r.store.StateBucket,
 	}
+	next.Objects = snapshot.State.CountObject(next.LastObject, snapshot.Written)
 }
 
 // commit replaces the state: from then on, what was read counts as collected.

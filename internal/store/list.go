@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strconv"
 	"time"
 
 	"cloud.google.com/go/storage"
@@ -25,6 +26,7 @@ type Object struct {
 	Size    int64 // bytes
 	// Collected is set if a run gives such a name. The feed reads the others, too.
 	Collected bool
+	Number    int64 // of the objects published, 0: unknown; see state.Objects
 
 	generation int64
 }
@@ -33,7 +35,7 @@ type Object struct {
 func (s *Store) Objects(ctx context.Context) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
 		query := &storage.Query{Prefix: s.FeedFolder(), Projection: storage.ProjectionNoACL}
-		if err := query.SetAttrSelection([]string{"Name", "Created", "Updated", "Size", "Generation"}); err != nil {
+		if err := query.SetAttrSelection([]string{"Name", "Created", "Updated", "Size", "Generation", "Metadata"}); err != nil {
 			yield(Object{}, err)
 			return
 		}
@@ -48,7 +50,8 @@ func (s *Store) Objects(ctx context.Context) iter.Seq2[Object, error] {
 				return
 			}
 			name := attrs.Name[len(s.FeedFolder()):]
-			if !yield(Object{name, attrs.Created, attrs.Updated, attrs.Size, names.IsFinal(name), attrs.Generation}, nil) {
+			number, _ := strconv.ParseInt(attrs.Metadata[numberKey], 10, 64)
+			if !yield(Object{name, attrs.Created, attrs.Updated, attrs.Size, names.IsFinal(name), number, attrs.Generation}, nil) {
 				return
 			}
 		}

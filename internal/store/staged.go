@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,12 +21,15 @@ const (
 	// chunkSize is how much of an upload is held in memory and sent at once.
 	chunkSize = 2 << 20
 	sweepAge  = 24 * time.Hour
+	// numberKey is the metadata that has an object's number: gaps show what the feed has deleted.
+	numberKey = "auditlog-number"
 )
 
 // Staged is the object that a run writes records to: outside the feed prefix, under a name that no other
 // attempt has. The upload begins with the first record, so that a run without news makes no object.
 type Staged struct {
 	Name       string
+	Number     int64 // of the objects published; see state.Objects
 	Size       int64 // bytes written so far
 	Generation int64 // once it is closed
 
@@ -53,6 +57,7 @@ func (o *Staged) Write(raw []byte) (int, error) {
 		// The condition makes the write idempotent, so that the client sends it again.
 		o.w = o.object.If(storage.Conditions{DoesNotExist: true}).NewWriter(o.ctx)
 		o.w.ContentType = "application/x-ndjson"
+		o.w.Metadata = map[string]string{numberKey: strconv.FormatInt(o.Number, 10)}
 		o.w.ChunkSize = chunkSize
 		o.w.ChunkTransferTimeout = 30 * time.Second
 		o.w.ChunkRetryDeadline = time.Minute

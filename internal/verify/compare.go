@@ -58,7 +58,7 @@ func (c *check) compare() error {
 		}
 	}
 	for _, o := range c.objects {
-		if !o.gone {
+		if !o.gone && !o.old {
 			c.report.Objects++
 		}
 	}
@@ -124,6 +124,10 @@ func (c *check) compareLine(records map[key]*known, e entry) {
 }
 
 func (c *check) notFound(e entry) {
+	if e.At < c.complete {
+		c.report.NotCheckable.add(e.Identity)
+		return
+	}
 	c.report.Missing.add(e.Identity)
 	c.missing = append(c.missing, missing{e.Identity, c.pieces[e.From].query})
 }

@@ -20,12 +20,13 @@ import (
 type object struct {
 	store.Object
 	index  int
+	old    bool  // it can hold no records of the range, and is not read
 	newest int64 // effective_at of its newest record
 	gone   bool  // deleted before it was read to its end
 }
 
-// list lists the objects that can hold records of the range: none is older than its records. The clocks of
-// the API and of the bucket differ by less than a day.
+// list lists the objects, by name. Those that can hold records of the range are read: none is older than its
+// records. The clocks of the API and of the bucket differ by less than a day.
 func (c *check) list(ctx context.Context) (objects []*object, err error) {
 	since := time.Unix(c.scope.asked.Gte-day, 0)
 	for o, err := range c.store.Objects(ctx) {
@@ -33,8 +34,8 @@ func (c *check) list(ctx context.Context) (objects []*object, err error) {
 			return nil, fmt.Errorf("listing %s: %w", c.store.FeedURL(c.store.FeedFolder()), store.ReadHint(err, c.store.Bucket))
 		}
 		isState := c.store.StateInFeed() && c.store.FeedFolder()+o.Name == c.store.StateKey
-		if !isState && !o.Created.Before(since) {
-			objects = append(objects, &object{Object: o, index: len(objects)})
+		if !isState {
+			objects = append(objects, &object{Object: o, index: len(objects), old: o.Created.Before(since)})
 		}
 	}
 	return objects, nil
@@ -107,6 +108,9 @@ func (c *check) fetch(ctx context.Context, q query, take func([]audit.Record) er
 
 // readObject reads an object into the spill.
 func (c *check) readObject(ctx context.Context, o *object) error {
+	if o.old {
+		return nil
+	}
 	out := c.spill.pages(ofFeed)
 	err := c.lines(ctx, o, func(row int, record audit.Record, err error) error {
 		switch {

@@ -50,6 +50,7 @@ type check struct {
 	progress progress
 	report   *Report
 	missing  []missing
+	complete int64 // see completeFrom
 }
 
 // Check compares what is there. A report comes even where much is wrong; an error means that there is none.
@@ -75,6 +76,7 @@ func (v *Verifier) check(ctx context.Context) (*check, error) {
 		return nil, err
 	}
 	defer c.spill.remove()
+	c.complete = completeFrom(c.objects, &c.snapshot.State)
 	if err := c.compare(); err != nil {
 		return nil, err
 	}
@@ -191,7 +193,9 @@ func (p *progress) begin(pieces []*piece, objects []*object, show func(float64))
 		p.seconds.all += piece.Seconds()
 	}
 	for _, o := range objects {
-		p.bytes.all += o.Size
+		if !o.old {
+			p.bytes.all += o.Size
+		}
 	}
 	p.show = show
 }

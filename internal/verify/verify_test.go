@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -329,4 +330,85 @@ func TestRunUnderWay(t *testing.T) {
 			t.Error(r.Verdict)
 		}
 	})
+}
+
+// TestDeleted: what the feed has deleted is not called missing, nor is what it may have had.
+func TestDeleted(t *testing.T) {
+	for name, tt := range map[string]struct {
+		remove       []int // objects
+		missing      int   // a line of the last object but one is taken out, too
+		notCheckable int
+	}{
+		"none":            {missing: 1},
+		"the oldest ones": {remove: []int{0, 1, 2}, missing: 1, notCheckable: 90},
+		"one between":     {remove: []int{4}, missing: 1, notCheckable: 30},
+		"the last":        {remove: []int{11}, notCheckable: 29},
+		"all":             {remove: []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, notCheckable: 358},
+	} {
+		t.Run(name, func(t *testing.T) {
+			harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+				collect(h, 12)
+				h.MustRun()
+				names := h.Names("openai-auditlog/")
+				edit(h, 10, func(lines [][]byte) [][]byte { return slices.Delete(lines, 3, 4) })
+				for _, i := range tt.remove {
+					if err := h.Bucket.Delete("logs", names[i]); err != nil {
+						t.Fatal(err)
+					}
+				}
+				r := check(h, verify.Options{})
+				want(t, r, map[string]int{"missing": tt.missing, "not checkable": tt.notCheckable})
+				if r.Right {
+					t.Error(r.Verdict)
+				}
+				if r := check(h, verify.Options{AllowDeleted: true}); r.Right != (tt.missing == 0) || len(tt.remove) > 0 && !strings.Contains(r.Verdict, "not checkable") {
+					t.Error(r.Verdict)
+				}
+			})
+		})
+	}
+}
+
+// TestCount: where counting begins, by this release or again after an older one, what is not found before
+// that is not checkable.
+func TestCount(t *testing.T) {
+	forget := func(h *harness.H) {
+		var s map[string]any
+		if err := json.Unmarshal(h.ReadState(), &s); err != nil {
+			h.T.Fatal(err)
+		}
+		delete(s, "objects")
+		data, _ := json.Marshal(s)
+		h.WriteState(data)
+	}
+	for name, between := range map[string]func(h *harness.H) (later int){
+		"an older state": func(h *harness.H) int {
+			forget(h)
+			want(h.T, check(h, verify.Options{}), map[string]int{"not checkable": 1})
+			return 1
+		},
+		"an older release": func(h *harness.H) int { // it keeps the key as it is
+			counted := regexp.MustCompile(`(?s)"objects": \{.*?\}`).Find(h.ReadState())
+			forget(h)
+			collect(h, 1)
+			forget(h)
+			h.WriteState(bytes.Replace(h.ReadState(), []byte(`"organization"`), append(counted, `,"organization"`...), 1))
+			h.Bucket.Delete("logs", h.Names("openai-auditlog/")[4])
+			want(h.T, check(h, verify.Options{}), map[string]int{"not checkable": 1 + 28})
+			return 1 + 30 // the newest two are settled later
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+				take := func(lines [][]byte) [][]byte { return lines[1:] }
+				collect(h, 4)
+				edit(h, 1, take)
+				before := between(h)
+				collect(h, 4)
+				want(t, check(h, verify.Options{}), map[string]int{"not checkable": before})
+				edit(h, len(h.Names("openai-auditlog/"))-2, take)
+				want(t, check(h, verify.Options{}), map[string]int{"not checkable": before, "missing": 1})
+			})
+		})
+	}
 }
