@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/caarlos0/env/v11"
+	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"example.com/auditlog"
 	"example.com/auditlog/internal/config"
@@ -95,7 +97,13 @@ func verifyRange(ctx context.Context, stdout io.Writer, o verifyOptions) error {
 	st := store.New(client, store.Options{Layout: cfg.Layout(), Step: cfg.StepTimeout()})
 	api := openai.New(openai.Options{Base: cfg.BaseURL, Key: cfg.AdminKey, Agent: "auditlog/" + auditlog.Version, Transport: openai.NewTransport(), Backoff: openai.DefaultBackoff})
 	o.Tenant, o.PageSize, o.Concurrency = cfg.TenantEvents, cfg.PageSize, cfg.Concurrency
+	bar := newBar(io.Discard)
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		bar = newBar(os.Stderr)
+	}
+	o.Progress = func(done float64) { bar.Set(int(done * barSteps)) }
 	report, err := verify.New(api, st, o.Options).Check(ctx)
+	bar.Clear()
 	if err != nil {
 		return err
 	}
@@ -106,6 +114,18 @@ func verifyRange(ctx context.Context, stdout io.Writer, o verifyOptions) error {
 		return errVerified
 	}
 	return nil
+}
+
+const barSteps = 1000
+
+// newBar returns a bar that shows how much is read, the time that took, and the time that the rest will take.
+func newBar(w io.Writer) *progressbar.ProgressBar {
+	return progressbar.NewOptions(barSteps,
+		progressbar.OptionSetWriter(w),
+		progressbar.OptionSetDescription("Reading both sides"),
+		progressbar.OptionSetPredictTime(true),
+		progressbar.OptionClearOnFinish(),
+	)
 }
 
 // errVerified is a check whose report says what is not right.
