@@ -145,6 +145,7 @@ func (c *Collector) Run(ctx context.Context, log *slog.Logger) (sum Summary, err
 	}
 	switch err := r.commit(whole, snapshot, next); {
 	case errors.Is(err, store.ErrOvertaken):
+		r.log.Info("Another run got ahead of this one and has collected instead of it")
 		r.discard(whole, staged)
 		return sum, plan.Failure()
 	case err != nil:

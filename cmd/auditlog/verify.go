@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"example.com/auditlog"
+	"example.com/auditlog/internal/cloudlog"
 	"example.com/auditlog/internal/config"
 	"example.com/auditlog/internal/openai"
 	"example.com/auditlog/internal/store"
@@ -32,6 +33,10 @@ func verifyCommand() *cobra.Command {
 		Long: `verify reads a range from the API again, and the objects under the feed prefix that
 can hold its records, and compares them record by record. It changes nothing.
 
+With --repair it then adds what is missing, and nothing else, as one object, through
+the same commit as a run: it is safe beside the deployed function. It refuses where
+anything of the range is not checkable, since it could write that again.
+
 TIME is a date (2026-11-01, UTC; as the end, the day included), an RFC 3339 time,
 or how long ago (30d, 12h). Without --from and --to the range is all that can be
 checked: what is collected, up to what the next runs read again.
@@ -45,7 +50,7 @@ checked: what is collected, up to what the next runs read again.
   foreign        the API no longer has it; noted, no fault
 
 Settings are the function's, OPENAI_ADMIN_KEY included. Reading needs the role
-Storage Object Viewer on the bucket.
+Storage Object Viewer on the bucket, --repair those of the function.
 
 Exit status: 0 when all that was asked for is checked and right; 1 when not; 2 for
 wrong usage.`,
@@ -76,13 +81,14 @@ wrong usage.`,
 	flags.StringVar(&from, "from", "", "where the range begins (default: where what is collected begins)")
 	flags.StringVar(&to, "to", "", "where it ends (default: where what the next runs read again begins)")
 	flags.BoolVar(&o.AllowDeleted, "allow-deleted", false, "tolerate what cannot be checked since the feed has deleted objects")
+	flags.BoolVar(&o.repair, "repair", false, "add what is missing to the feed's folder, as one object")
 	flags.BoolVar(&o.json, "json", false, "print one JSON object")
 	return c
 }
 
 type verifyOptions struct {
 	verify.Options
-	json bool
+	repair, json bool
 }
 
 func verifyRange(ctx context.Context, stdout io.Writer, o verifyOptions) error {
@@ -95,25 +101,45 @@ func verifyRange(ctx context.Context, stdout io.Writer, o verifyOptions) error {
 		return err
 	}
 	st := store.New(client, store.Options{Layout: cfg.Layout(), Step: cfg.StepTimeout()})
-	api := openai.New(openai.Options{Base: cfg.BaseURL, Key: cfg.AdminKey, Agent: "auditlog/" + auditlog.Version, Transport: openai.NewTransport(), Backoff: openai.DefaultBackoff})
-	o.Tenant, o.PageSize, o.Concurrency = cfg.TenantEvents, cfg.PageSize, cfg.Concurrency
+	transport := openai.NewTransport()
+	api := openai.New(openai.Options{Base: cfg.BaseURL, Key: cfg.AdminKey, Agent: "auditlog/" + auditlog.Version, Transport: transport, Backoff: openai.DefaultBackoff})
+	o.Tenant, o.PageSize, o.Concurrency, o.Overlap = cfg.TenantEvents, cfg.PageSize, cfg.Concurrency, cfg.Overlap
 	bar := newBar(io.Discard)
 	if term.IsTerminal(int(os.Stderr.Fd())) {
 		bar = newBar(os.Stderr)
 	}
 	o.Progress = func(done float64) { bar.Set(int(done * barSteps)) }
-	report, err := verify.New(api, st, o.Options).Check(ctx)
+	v, look := verify.New(api, st, o.Options), (*verify.Verifier).Check
+	if o.repair {
+		collector, err := auditlog.New(ctx, cfg, auditlog.Options{Transport: transport, Storage: client})
+		if err != nil {
+			return err
+		}
+		look = repairWith(collector)
+	}
+	report, err := look(v, ctx)
 	bar.Clear()
-	if err != nil {
+	if report == nil {
 		return err
 	}
-	if err := showVerified(stdout, report, o.json); err != nil {
+	if err := errors.Join(err, showVerified(stdout, report, o.json)); err != nil {
 		return err
 	}
 	if !report.Right {
 		return errVerified
 	}
 	return nil
+}
+
+// repairWith lets a collector add what is missing.
+func repairWith(collector *auditlog.Collector) func(*verify.Verifier, context.Context) (*verify.Report, error) {
+	log := cloudlog.New(os.Stderr)
+	return func(v *verify.Verifier, ctx context.Context) (*verify.Report, error) {
+		return v.Repair(ctx, func(ctx context.Context, snapshot *store.Snapshot, write func(context.Context, *store.Staged) (int, error)) (string, error) {
+			sum, err := collector.Add(ctx, log, snapshot, write)
+			return sum.Object, err
+		})
+	}
 }
 
 const barSteps = 1000

@@ -31,6 +31,11 @@ type Object struct {
 	generation int64
 }
 
+// Same reports whether both are the same bytes under the same name.
+func (o Object) Same(other Object) bool {
+	return o.Name == other.Name && o.generation == other.generation
+}
+
 // Objects lists the objects under the feed prefix, by name. The error is the storage client's.
 func (s *Store) Objects(ctx context.Context) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {

@@ -67,6 +67,9 @@ type Snapshot struct {
 // First reports whether there is no state yet.
 func (s *Snapshot) First() bool { return s.generation == 0 }
 
+// NextNumber is the number of the object that the next commit names.
+func (s *Snapshot) NextNumber() int64 { return s.State.CountObject("", s.Written).Count }
+
 // Damaged is a state object that this release cannot continue from. Its text continues "state … is".
 type Damaged struct{ Err error }
 

@@ -3,10 +3,12 @@ package verify
 import (
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 
 	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/names"
 )
 
 // key is an identity in few bytes.
@@ -26,12 +28,6 @@ type known struct {
 	tenant  bool
 	object  *object // where its first line is, nil for none
 	row     int
-}
-
-// missing is a record that no object has.
-type missing struct {
-	audit.Identity
-	query query
 }
 
 var errTenantOnly = errors.New("the API brings the same records with tenant_only and without: does a proxy on the way drop it?")
@@ -129,5 +125,23 @@ func (c *check) notFound(e entry) {
 		return
 	}
 	c.report.Missing.add(e.Identity)
-	c.missing = append(c.missing, missing{e.Identity, c.pieces[e.From].query})
+	c.missing[e.Identity] = c.pieces[e.From].query
+	c.report.Late = max(c.report.Late, c.lateness(e.At))
+}
+
+// lateness returns how late a missing record must have appeared at least, in seconds, if it was not taken out of
+// an object: after the last run that has read its time, of those that have left an object.
+func (c *check) lateness(at int64) (late int64) {
+	high := int64(0)
+	for _, o := range c.objects {
+		ran, err := time.Parse(names.FinalLayout, o.Name)
+		if err != nil || o.newest == 0 {
+			continue
+		}
+		if high-c.o.Overlap <= at {
+			late = max(late, ran.Unix()-at)
+		}
+		high = max(high, o.newest)
+	}
+	return late
 }

@@ -16,6 +16,12 @@ import (
 	"example.com/auditlog/internal/store"
 )
 
+// The storage client itself would wait for ever.
+const (
+	listTime = 10 * time.Minute
+	slowest  = 256 << 10 // bytes a second of an object
+)
+
 // object is one under the feed prefix that can hold records of the range.
 type object struct {
 	store.Object
@@ -28,6 +34,8 @@ type object struct {
 // list lists the objects, by name. Those that can hold records of the range are read: none is older than its
 // records. The clocks of the API and of the bucket differ by less than a day.
 func (c *check) list(ctx context.Context) (objects []*object, err error) {
+	ctx, cancel := context.WithTimeout(ctx, listTime)
+	defer cancel()
 	since := time.Unix(c.scope.asked.Gte-day, 0)
 	for o, err := range c.store.Objects(ctx) {
 		if err != nil {
@@ -137,6 +145,8 @@ func (c *check) readObject(ctx context.Context, o *object) error {
 
 // lines calls take with each line of an object: a record, or why it is none.
 func (c *check) lines(ctx context.Context, o *object, take func(row int, r audit.Record, err error) error) error {
+	ctx, cancel := context.WithTimeout(ctx, c.store.Step+time.Duration(o.Size/slowest)*time.Second)
+	defer cancel()
 	in, err := c.store.Open(ctx, o.Object)
 	if err != nil {
 		return err

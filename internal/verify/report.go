@@ -29,6 +29,11 @@ type Report struct {
 	Enriched     Findings `json:"enriched"`      // the API has added members since
 	Foreign      Findings `json:"foreign"`       // in an object, no longer at the API
 
+	// Late is how late, in seconds, a missing record must have appeared at least, if it was not taken out of an
+	// object: OVERLAP_SECONDS should be more.
+	Late     int64     `json:"late_seconds,omitempty"`
+	Repaired *Repaired `json:"repaired,omitempty"`
+
 	mu sync.Mutex
 }
 
@@ -117,6 +122,13 @@ func (r *Report) Kinds() []Kind {
 	}
 }
 
+// Repaired is what has become of missing records.
+type Repaired struct {
+	Records   int    `json:"records"`             // added
+	Object    string `json:"object"`              // to this one
+	Meanwhile int    `json:"meanwhile,omitempty"` // collected by runs, or left to them, while this was under way
+}
+
 // judge sets the verdict.
 func (r *Report) judge(allowDeleted bool) {
 	var faults, notes []string
@@ -124,6 +136,8 @@ func (r *Report) judge(allowDeleted bool) {
 		text := fmt.Sprintf("%d %s", k.Count, k.Name)
 		switch {
 		case k.Count == 0:
+		case k.Findings == &r.Missing && r.Repaired != nil && r.Repaired.Records+r.Repaired.Meanwhile == k.Count:
+			notes = append(notes, text+" before the repair")
 		case !k.Fault, allowDeleted && k.Findings == &r.NotCheckable:
 			notes = append(notes, text)
 		default:

@@ -12,6 +12,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/googleapis/gax-go/v2"
+
+	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/openai"
 	"example.com/auditlog/internal/store"
 )
@@ -24,6 +27,7 @@ type Options struct {
 	AllowDeleted bool // what the feed has deleted is no fault
 	PageSize     int
 	Concurrency  int                // requests to the API at once; objects are read as many at once
+	Overlap      int64              // OVERLAP_SECONDS
 	Progress     func(done float64) // called with the part that is read, 0 to 1; may be nil
 }
 
@@ -49,8 +53,8 @@ type check struct {
 	spill    *spill
 	progress progress
 	report   *Report
-	missing  []missing
-	complete int64 // see completeFrom
+	missing  map[audit.Identity]query // what no object has, as it was asked for
+	complete int64                    // see completeFrom
 }
 
 // Check compares what is there. A report comes even where much is wrong; an error means that there is none.
@@ -63,7 +67,7 @@ func (v *Verifier) Check(ctx context.Context) (*Report, error) {
 }
 
 func (v *Verifier) check(ctx context.Context) (*check, error) {
-	c := &check{Verifier: v}
+	c := &check{Verifier: v, missing: map[audit.Identity]query{}}
 	var err error
 	if c.snapshot, err = v.load(ctx); err != nil {
 		return nil, err
@@ -84,8 +88,24 @@ func (v *Verifier) check(ctx context.Context) (*check, error) {
 	return c, nil
 }
 
-// load reads the state. All that it calls collected must be under the feed prefix.
-func (v *Verifier) load(ctx context.Context) (*store.Snapshot, error) {
+// unpublished means that a run is between its commit and its publication, or has died there.
+type unpublished struct{ object string }
+
+func (u *unpublished) Error() string {
+	return u.object + " is committed, and not yet published: a run is under way, or the next one publishes it; check again then"
+}
+
+// load reads the state. All that it calls collected must be under the feed prefix: for a moment it waits for that.
+func (v *Verifier) load(ctx context.Context) (snapshot *store.Snapshot, err error) {
+	for range 10 {
+		if snapshot, err = v.loadPublished(ctx); !errors.As(err, new(*unpublished)) || gax.Sleep(ctx, time.Second) != nil {
+			break
+		}
+	}
+	return snapshot, err
+}
+
+func (v *Verifier) loadPublished(ctx context.Context) (*store.Snapshot, error) {
 	snapshot, err := v.store.Load(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading state %s: %w", v.store.StateURL(), store.ReadHint(err, v.store.StateBucket))
@@ -105,7 +125,7 @@ func (v *Verifier) load(ctx context.Context) (*store.Snapshot, error) {
 	case err != nil:
 		return nil, err
 	case staging.Stages(found):
-		return nil, fmt.Errorf("%s is committed, and not yet published: a run is under way, or the next one publishes it; check again then", v.store.StagedURL(staging.Staged))
+		return nil, &unpublished{v.store.StagedURL(staging.Staged)}
 	}
 	return snapshot, nil
 }
