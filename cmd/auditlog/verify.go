@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"example.com/auditlog"
+	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/cloudlog"
 	"example.com/auditlog/internal/config"
 	"example.com/auditlog/internal/openai"
@@ -122,6 +124,13 @@ func verifyRange(ctx context.Context, stdout io.Writer, o verifyOptions) error {
 	if report == nil {
 		return err
 	}
+	if !term.IsTerminal(int(os.Stderr.Fd())) { // for alerts on a scheduled check
+		level := slog.LevelInfo
+		if !report.Right {
+			level = slog.LevelError
+		}
+		cloudlog.New(os.Stderr).Log(ctx, level, "Verified: "+report.Verdict, "verify", report)
+	}
 	if err := errors.Join(err, showVerified(stdout, report, o.json)); err != nil {
 		return err
 	}
@@ -174,6 +183,12 @@ func showVerified(w io.Writer, r *verify.Report, asJSON bool) error {
 	}
 	for _, part := range r.Left {
 		fmt.Fprintf(w, "not checked: %s: %s\n", part.Range, part.Why)
+	}
+	if r.Late > 0 {
+		fmt.Fprintf(w, "late: what is missing appeared %d s or more after its time, if it was not taken out of an object: OVERLAP_SECONDS should be more than that\n", r.Late)
+	}
+	if r.Repaired != nil {
+		fmt.Fprintf(w, "repaired: %s, now in %s\n", audit.Count(r.Repaired.Records, "record"), r.Repaired.Object)
 	}
 	_, err := fmt.Fprintln(w, r.Verdict)
 	return err

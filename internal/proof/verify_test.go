@@ -185,7 +185,7 @@ func TestRepairOvertaken(t *testing.T) {
 				overtaken := false
 				tr := &fault.Transport{}
 				tr.Decide = func(r *http.Request) fault.Fault {
-					if !overtaken && r.URL.Query().Get("name") == stateName {
+					if !overtaken && strings.Contains(r.URL.Query().Get("name"), "/staged/") {
 						overtaken = true
 						tt.other(h)
 					}

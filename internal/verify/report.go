@@ -2,6 +2,7 @@ package verify
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -76,6 +77,19 @@ func (f Finding) String() string {
 		list = append(list, "in "+strings.Join(f.Places, " and "))
 	}
 	return strings.Join(list, " ") + f.Error
+}
+
+// LogValue returns the figures as a group.
+func (r *Report) LogValue() slog.Value {
+	figures := []slog.Attr{slog.Bool("right", r.Right), slog.Int("records", r.Records), slog.Int("lines", r.Lines), slog.Int("objects", r.Objects)}
+	for _, k := range r.Kinds() {
+		figures = append(figures, slog.Int(strings.ReplaceAll(k.Name, " ", "_"), k.Count))
+	}
+	figures = append(figures, slog.Int("not_checked", len(r.Left)), slog.Int64("late_seconds", r.Late))
+	if r.Repaired != nil {
+		figures = append(figures, slog.Int("repaired", r.Repaired.Records), slog.String("object", r.Repaired.Object))
+	}
+	return slog.GroupValue(figures...)
 }
 
 // mostNamed is how many of a kind are named.
