@@ -1,7 +1,9 @@
 package verify
 
 import (
+	"cmp"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -9,6 +11,7 @@ import (
 
 	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/names"
+	"example.com/auditlog/internal/state"
 )
 
 // key is an identity in few bytes.
@@ -34,19 +37,13 @@ var errTenantOnly = errors.New("the API brings the same records with tenant_only
 
 // compare compares both sides, a day after the other. A day that the API has not served is left.
 func (c *check) compare() error {
-	var days []int64
-	bad := map[int64]bool{}
+	failed := map[int64]error{} // by day
 	for _, p := range c.pieces {
-		d := p.Gte / day
-		days = append(days, d)
-		if p.failed != nil {
-			bad[d] = true
-			c.report.leave(Left{p.Span, p.failed.Error()})
-		}
+		failed[p.Gte/day] = cmp.Or(failed[p.Gte/day], p.failed)
 	}
-	slices.Sort(days)
-	for _, d := range slices.Compact(days) {
-		if bad[d] {
+	for _, d := range slices.Sorted(maps.Keys(failed)) {
+		if err := failed[d]; err != nil {
+			c.report.leave(Left{intersect(state.Span{Gte: d * day, Lte: d*day + day - 1}, c.scope.asked), err.Error()})
 			continue
 		}
 		if err := c.compareDay(d); err != nil {
@@ -137,6 +134,9 @@ func (c *check) lateness(at int64) (late int64) {
 		ran, err := time.Parse(names.FinalLayout, o.Name)
 		if err != nil || o.newest == 0 {
 			continue
+		}
+		if high == 0 {
+			high = o.oldest + c.o.Overlap // that of the run before is not known
 		}
 		if high-c.o.Overlap <= at {
 			late = max(late, ran.Unix()-at)

@@ -27,8 +27,9 @@ type object struct {
 	store.Object
 	index  int
 	old    bool  // it can hold no records of the range, and is not read
-	newest int64 // effective_at of its newest record
-	gone   bool  // deleted before it was read to its end
+	oldest int64 // effective_at of its oldest record, as of the newest
+	newest int64
+	gone   bool // deleted before it was read to its end
 }
 
 // list lists the objects, by name. Those that can hold records of the range are read: none is older than its
@@ -129,6 +130,9 @@ func (c *check) readObject(ctx context.Context, o *object) error {
 			return nil
 		}
 		o.newest = max(o.newest, record.At)
+		if o.oldest == 0 || record.At < o.oldest {
+			o.oldest = record.At
+		}
 		if !c.scope.has(record.At) {
 			return nil
 		}

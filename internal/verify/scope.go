@@ -1,7 +1,7 @@
 package verify
 
 import (
-	"errors"
+	"fmt"
 	"slices"
 
 	"example.com/auditlog/internal/audit"
@@ -28,25 +28,18 @@ type Left struct {
 	Why string
 }
 
-const (
-	notCollected = "not collected"
-	notSettled   = "too recent: the next runs read it again"
-	inBacklog    = "in the backlog"
-	isSetAside   = "set aside: the API could not serve it to runs"
-)
-
 // layOut decides what of the range can be checked: what is collected, of each stream with each filter,
 // except what runs still read. Runs find records that appear late in what they read again.
 func layOut(s *state.State, o Options) (scope, error) {
 	sc := scope{organization: s.Organization}
 	streams := []*state.Stream{&s.Stream}
-	if o.Tenant && s.Tenant != nil && !s.Tenant.Untouched {
+	if o.Tenant && s.Tenant != nil {
 		streams = append(streams, s.Tenant)
 	}
 	oldest, settled := s.High, s.High
 	for _, stream := range streams {
 		settled = min(settled, stream.RecentSince-1)
-		for _, c := range stream.Covered {
+		for _, c := range covered(s, stream) {
 			oldest = min(oldest, c.Gte)
 		}
 	}
@@ -58,43 +51,55 @@ func layOut(s *state.State, o Options) (scope, error) {
 		sc.asked.Lte = o.To.Unix()
 	}
 	if sc.asked.Gte > sc.asked.Lte {
-		return scope{}, errors.New("nothing to check: the range ends before it begins; it can be checked from " + audit.Time(oldest) + " to " + audit.Time(settled))
+		return scope{}, fmt.Errorf("nothing to check: the range ends before it begins; what can be checked is from %s to %s", audit.Time(oldest), audit.Time(settled))
 	}
+	sc.leave(intersect(sc.asked, state.Span{Gte: settled + 1, Lte: sc.asked.Lte}), "too recent: the next runs read it again")
+	if within := intersect(sc.asked, state.Span{Lte: settled}); within.Gte <= within.Lte {
+		sc.ask(s, streams, within, !o.From.IsZero())
+	}
+	return sc, nil
+}
 
+// ask lays out the queries within a range. named says to name what of it is not collected.
+func (sc *scope) ask(s *state.State, streams []*state.Stream, within state.Span, named bool) {
 	var open []state.Span // of all streams: a line does not show its own
 	for _, stream := range streams {
 		for _, w := range stream.Backlog {
-			why := inBacklog
+			why := "in the backlog"
 			if w.SetAside {
-				why = isSetAside
+				why = "set aside: the API could not serve it to runs"
 			}
-			left := w.Left()
-			open = append(open, left)
-			sc.leave(intersect(left, state.Span{Gte: sc.asked.Gte, Lte: min(sc.asked.Lte, settled)}), why)
+			open = append(open, w.Left())
+			sc.leave(intersect(w.Left(), within), why)
 		}
 	}
-	sc.leave(intersect(sc.asked, state.Span{Gte: settled + 1, Lte: sc.asked.Lte}), notSettled)
-	for _, stream := range streams {
-		tenant := stream != &s.Stream
-		within := state.Span{Gte: sc.asked.Gte, Lte: min(sc.asked.Lte, settled)}
-		why := notCollected
-		if tenant {
-			why = "tenant events " + notCollected
-		}
-		if within.Gte <= within.Lte {
-			for _, gap := range within.Without(stream.Covered) {
-				sc.leave(gap, why)
+	for i, stream := range streams {
+		list, what := covered(s, stream), []string{"", "tenant events "}[i]
+		if named || stream.Untouched {
+			for _, gap := range within.Without(list) {
+				sc.leave(gap, what+"not collected")
 			}
 		}
-		for _, c := range stream.Covered {
+		for _, c := range list {
 			if part := intersect(c, within); part.Gte <= part.Lte {
 				for _, p := range part.Without(open) {
-					sc.queries = append(sc.queries, query{p, tenant})
+					sc.queries = append(sc.queries, query{p, i > 0})
 				}
 			}
 		}
 	}
-	return sc, nil
+}
+
+// covered lists what a stream has collected. Where another function has begun the state, that is at least what
+// runs have since they count objects.
+func covered(s *state.State, stream *state.Stream) []state.Span {
+	switch {
+	case stream.Untouched:
+		return nil
+	case len(stream.Covered) == 0 && s.Objects != nil:
+		return []state.Span{{Gte: s.Objects.Since, Lte: stream.High, Filter: stream.Filter}}
+	}
+	return stream.Covered
 }
 
 func (sc *scope) leave(s state.Span, why string) {

@@ -282,29 +282,21 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-// TestNotServed: a day that the API does not serve is left, and the others are checked.
+// TestNotServed: a day that the API does not serve is named, and the others are compared.
 func TestNotServed(t *testing.T) {
-	for name, spoil := range map[string]func(h *harness.H){
-		"a bad record": func(h *harness.H) {
-			h.API.Each(func(id string, at int64, _ bool) {
-				if at < time.Now().Unix()-30*3600 {
-					h.API.SetBad(id, http.StatusInternalServerError)
-				}
-			})
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
-				collect(h, 40)
-				spoil(h)
-				r := check(h, verify.Options{})
-				want(t, r, nil)
-				if r.Right || len(r.Left) == 0 || r.Records == 0 || !strings.Contains(r.Left[0].Why, "500") {
-					t.Errorf("%s: %v", r.Verdict, r.Left)
-				}
-			})
+	harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+		collect(h, 40)
+		h.API.Each(func(id string, at int64, _ bool) {
+			if at > time.Now().Unix()-20*3600 && at < time.Now().Unix()-19*3600 {
+				h.API.SetBad(id, http.StatusInternalServerError)
+			}
 		})
-	}
+		r := check(h, verify.Options{})
+		want(t, r, nil)
+		if r.Right || len(r.Left) != 1 || r.Left[0].String() != "2000-01-01T00:00:00Z to 2000-01-01T23:59:59Z" || !strings.Contains(r.Left[0].Why, "500") || r.Records < 400 || r.Records > 600 {
+			t.Errorf("%s: %v", r.Verdict, r.Left)
+		}
+	})
 }
 
 // TestRunUnderWay: what is committed and not yet published is waited for.
@@ -411,4 +403,44 @@ func TestCount(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestOtherFunction: where the Python function began the state, what runs have collected since is checked.
+func TestOtherFunction(t *testing.T) {
+	harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+		h.Add(50, 3700, 60)
+		h.WriteState(fmt.Appendf(nil, `{"last_effective_at":%d,"last_run":"x"}`, time.Now().Unix()-3600))
+		if r, err := verifier(h, verify.Options{}).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "nothing to check") {
+			t.Errorf("error %v, report %v", err, r)
+		}
+		collect(h, 3)
+		r := check(h, verify.Options{})
+		if want(t, r, nil); !r.Right || r.Records != 30*2-2 {
+			t.Error(r.Verdict)
+		}
+		edit(h, 1, func(lines [][]byte) [][]byte { return lines[1:] })
+		want(t, check(h, verify.Options{}), map[string]int{"missing": 1})
+		r = check(h, verify.Options{From: time.Now().Add(-day)})
+		if want(t, r, map[string]int{"missing": 1}); len(r.Left) != 1 || r.Left[0].Why != "not collected" {
+			t.Error(r.Left)
+		}
+	})
+}
+
+const day = 24 * time.Hour
+
+// TestTenantLater: all that can be checked is, where one stream began later.
+func TestTenantLater(t *testing.T) {
+	harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+		collect(h, 30)
+		h.Env["TENANT_EVENTS"] = "true"
+		collect(h, 2)
+		if r := check(h, verify.Options{}); !r.Right {
+			t.Error(r.Verdict, r.Left)
+		}
+		r := check(h, verify.Options{From: time.Now().Add(-30 * time.Hour)})
+		if want(t, r, nil); r.Right || len(r.Left) != 1 || r.Left[0].Why != "tenant events not collected" {
+			t.Error(r.Verdict, r.Left)
+		}
+	})
 }

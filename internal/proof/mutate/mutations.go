@@ -730,6 +730,14 @@ var mutations = []mutation{
 		test: "TestRight",
 	},
 	{
+		name: "verify: compare a day of which the API has served a part",
+		file: "internal/verify/compare.go",
+		old:  "if err := failed[d]; err != nil {",
+		new:  "if err := failed[d]; err != nil && d < 0 {",
+		in:   "internal/verify",
+		test: "TestNotServed",
+	},
+	{
 		name: "verify: do not wait for what is committed",
 		file: "internal/verify/verify.go",
 		old:  "case staging.Stages(found):",
