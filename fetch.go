@@ -153,12 +153,14 @@ func (r *run) send(ctx context.Context, q *request, retried openai.Retried) {
 	q.took = time.Since(began)
 }
 
-// compare sends q without tenant_only, too.
+// compare asks for the second of the page's first record without tenant_only: no more, since the API
+// may be unable to serve another.
 func (r *run) compare(ctx context.Context, q *request, retried openai.Retried) {
 	ctx, cancel := context.WithTimeoutCause(ctx, q.comparing, fmt.Errorf("no answer within %s", q.comparing))
 	defer cancel()
+	at := q.page.Records[0].At
 	others := q.Request.Request
-	others.Tenant = false
+	others.Tenant, others.Gte, others.Lte, others.After = false, at, at, ""
 	var buf bytes.Buffer
 	for others.Limit = openai.MaxPageSize; ; others.Limit /= 2 { // room for what has appeared meanwhile
 		page, err := r.api.Page(ctx, others, &buf, retried)

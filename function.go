@@ -27,6 +27,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"math"
 	"net/http"
@@ -56,7 +57,8 @@ import (
 	"example.com/auditlog/internal/store"
 )
 
-// Version is part of the User-Agent of requests to the API.
+// Version is the release: in the User-Agent of requests to the API, in each run's last log entry, and in
+// the function's label. A tag is v and this.
 const Version = "0.1.0"
 
 func init() {
@@ -107,9 +109,9 @@ func New(ctx context.Context, cfg config.Config, o Options) (*Collector, error) 
 	}, nil
 }
 
-// Check checks settings, key, bucket, roles and state. It changes neither the state nor anything
+// Check checks settings, key, bucket, roles and state, as its findings are asked for. It changes neither the state nor anything
 // that the feed sees.
-func (c *Collector) Check(ctx context.Context) []checkup.Finding {
+func (c *Collector) Check(ctx context.Context) iter.Seq[checkup.Finding] {
 	return checkup.Check(ctx, c.cfg, c.api, c.store)
 }
 
@@ -153,7 +155,7 @@ func (c *Collector) Run(ctx context.Context, log *slog.Logger) (sum Summary, err
 	}
 	err = r.publish(whole, next)
 	r.reportRest(plan)
-	r.sweep(whole, next.Staged)
+	r.sweep(whole)
 	return sum, errors.Join(plan.Failure(), err)
 }
 
@@ -162,10 +164,10 @@ type run struct {
 	log         *slog.Logger
 	started     time.Time
 	sum         Summary
-	collectedTo int64     // Unix seconds: all before it is collected
-	committed   time.Time // by the bucket's clock
-	number      int64     // of the object that this run publishes
-	looked      bool      // for a staged object; see sweep
+	collectedTo int64                  // Unix seconds; see state.CollectedTo
+	committed   time.Time              // by the bucket's clock
+	others      []*storage.ObjectAttrs // what is staged, but for what the state names; see sweep
+	number      int64                  // of the object that this run publishes
 	pace        pace
 	patience    time.Duration // the longest that an attempt may take
 	comparing   time.Duration // the longest wait for a comparison; see compareTimeout
@@ -181,7 +183,7 @@ func (c *Collector) newRun(log *slog.Logger) *run {
 func (r *run) plan(snapshot *store.Snapshot) *plan.Plan {
 	settings := plan.Settings{
 		Tenant: r.cfg.TenantEvents, Filter: r.cfg.Filter, MaxRecords: r.cfg.MaxRecords, PageSize: r.cfg.PageSize,
-		Overlap: r.cfg.Overlap, Lookback: r.cfg.Lookback * 3600, MaxWindows: 2 * r.cfg.Concurrency, MaxIDs: state.MaxBytes / 4 * 3,
+		Overlap: r.cfg.Overlap, Lookback: r.cfg.Lookback * 3600, MaxWindows: 2 * r.cfg.Concurrency, MaxIDs: state.MaxBytes / 8 * 3, // of two streams
 	}
 	if snapshot.First() {
 		return plan.New(nil, settings, r.started)
@@ -208,11 +210,12 @@ type Summary struct {
 	RateLimitWait time.Duration // waited because the API asked to (429)
 	Bytes         int64         // of the object written
 	Object        string        // its gs:// URL, "" for none
-	OpenWindows   int           // windows in the backlog, for the next runs
-	SetAside      int           // windows beside those, which the API cannot serve
+	OpenWindows   int           // windows of new records that are left for the next runs
+	Backfills     int           // windows beside those, of backfills
+	SetAside      int           // windows beside both, which the API cannot serve
 	Watermark     int64         // last_effective_at, Unix seconds
 	Overlap       int64         // seconds, at the end of what is collected, that the next run reads again
-	Lag           int64         // seconds since the oldest time of which records may be missing
+	Lag           int64         // seconds since the oldest time of which new records may be missing
 	Duration      time.Duration
 }
 
@@ -230,11 +233,13 @@ func (s Summary) LogValue() slog.Value {
 		slog.Int64("bytes", s.Bytes),
 		slog.String("object", s.Object),
 		slog.Int("open_windows", s.OpenWindows),
+		slog.Int("backfill_windows", s.Backfills),
 		slog.Int("set_aside", s.SetAside),
 		slog.Int64("watermark", s.Watermark),
 		slog.Int64("overlap_seconds", s.Overlap),
 		slog.Int64("lag_seconds", s.Lag),
 		slog.Float64("duration_seconds", seconds(s.Duration)),
+		slog.String("version", Version),
 	)
 }
 
@@ -301,6 +306,9 @@ var terminated = sync.OnceValue(func() context.Context {
 	return ctx
 })
 
+// Logs is where the function logs to. What the framework prints goes to os.Stderr.
+var Logs = os.Stderr
+
 // handle does what an event asks for: usually a run. After an error, Pub/Sub delivers the event again.
 func handle(ctx context.Context, e event.Event) error {
 	underWay.RLock()
@@ -309,7 +317,7 @@ func handle(ctx context.Context, e event.Event) error {
 	defer stop()
 	defer context.AfterFunc(terminated(), stop)()
 
-	log := cloudlog.New(os.Stderr).With("event_id", audit.Shorten(e.ID())) // the framework gives such functions no trace
+	log := cloudlog.New(Logs).With("event_id", audit.Shorten(e.ID())) // the framework gives such functions no trace
 	data, published, err := openEvent(e)
 	if err != nil {
 		log.Error(err.Error())

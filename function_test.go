@@ -171,7 +171,8 @@ func TestFirstRun(t *testing.T) {
 		fmt.Sprintf(`"Saved state: last_effective_at=%d"`, newest),
 		`"Wrote 250 records to gs://logs/` + name + `"`, `"Successfully processed 250 records"`,
 		`"message":"Run ended","event_id":"event-1","run":{"records":250,"skipped":0,"changed":0,"late":0,"max_lateness_seconds":0,"pages":3,"retries":0,"rate_limit_wait_seconds":0,` +
-			fmt.Sprintf(`"bytes":%d,"object":"gs://logs/%s","open_windows":0,"set_aside":0,"watermark":%d,"overlap_seconds":120,"lag_seconds":`, len(data), name, newest),
+			fmt.Sprintf(`"bytes":%d,"object":"gs://logs/%s","open_windows":0,"backfill_windows":0,"set_aside":0,"watermark":%d,"overlap_seconds":120,"lag_seconds":`, len(data), name, newest),
+		`,"version":"` + Version + `"}`,
 	} {
 		p.log.WaitFor(t, want)
 	}
@@ -388,12 +389,18 @@ func TestServer(t *testing.T) {
 	if n := len(h.Stored().Backlog); n != 1 {
 		t.Errorf("%d windows in the backlog", n)
 	}
-	p.log.WaitFor(t, `: the next runs collect it"`)
-	p.publish(t, `{"backfill": {"from": "1h"}}`) // of what is collected, as where it is delivered twice
-	p.log.WaitFor(t, `"message":"Backfill: nothing to do: the range is collected, or in the backlog: all from `)
+	p.log.WaitFor(t, `: to collect: `)
+	p.publish(t, `{"backfill": {"from": "4d"}}`) // as where it is delivered twice
+	p.log.WaitFor(t, `: in the backlog already: `)
+	if n := len(h.Stored().Backlog); n != 1 {
+		t.Errorf("%d windows in the backlog", n)
+	}
+	p.publish(t, `{"backfill": {"from": "2h", "to": "2099-12-31"}}`) // of what is collected
+	p.log.WaitFor(t, `"message":"Backfill: nothing to do: `)
+	p.log.WaitFor(t, `: the next run collects it. To write the records once more: auditlog backfill --again --from `)
 
-	p.publish(t, `{"backfill": {"from": "1h", "to": "2099-12-31"}}`)
-	p.log.WaitFor(t, `"severity":"ERROR","message":"Backfill refused: `)
+	p.publish(t, `{"backfill": {"from": "2099-12-31"}}`)
+	p.log.WaitFor(t, `"severity":"ERROR","message":"Backfill refused: the range begins after `)
 
 	// What may succeed later comes again.
 	for want, f := range map[string]fault.Script{
@@ -510,7 +517,7 @@ func TestSIGTERM(t *testing.T) {
 		first.cmd.Process.Signal(syscall.SIGTERM)
 		return fault.Fault{Kind: fault.Hang}
 	})
-	if status, body := harness.Post(t, first.url, harness.PublishedType, harness.EmptyMessage); status != 500 || !strings.Contains(body, "interrupted") {
+	if status, body := harness.Post(t, first.url, harness.PublishedType, harness.EmptyMessage); status != 500 || !strings.Contains(body, "run was stopped") {
 		t.Errorf("%d %s\n%s", status, body, first.log)
 	}
 	h.APIFaults.Set(nil)

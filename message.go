@@ -103,8 +103,8 @@ func quoted(names []string, known ...string) string {
 	return audit.Shorten(strings.Join(list, ", "))
 }
 
-// ParseBackfill reads the ends of a range: dates (UTC; an end includes its day), RFC 3339 times, or
-// ages (30d, 12h). No end means up to what has been collected.
+// ParseBackfill reads the ends of a range: days (UTC; an end includes its day), RFC 3339 times, or
+// ages. No end means up to what has been collected.
 func ParseBackfill(from, to string, now time.Time) (state.Backfill, error) {
 	var r state.Backfill
 	var err error
@@ -119,40 +119,74 @@ func ParseBackfill(from, to string, now time.Time) (state.Backfill, error) {
 	return r, nil
 }
 
-// ParseTime reads one end of a range; the end of a date is its last second.
+// ParseTime reads one end of a range; the end of a day is its last second.
 func ParseTime(s string, now time.Time, end bool) (time.Time, error) {
+	const day = 24 * time.Hour
+	switch s {
+	case "now":
+		return now, nil
+	case "today":
+		s = now.UTC().Format(time.DateOnly)
+	case "yesterday":
+		s = now.UTC().Add(-day).Format(time.DateOnly)
+	}
 	if t, err := time.Parse(time.DateOnly, s); err == nil {
 		if end {
-			t = t.Add(24*time.Hour - time.Second)
+			t = t.Add(day - time.Second)
 		}
 		return t, nil
 	}
 	if t, err := time.Parse(time.RFC3339, s); err == nil {
 		return t, nil
 	}
-	for unit, hours := range map[string]int{"d": 24, "h": 1} {
+	for unit, length := range map[string]time.Duration{"w": 7 * day, "d": day, "h": time.Hour, "m": time.Minute} {
 		text, ok := strings.CutSuffix(s, unit)
-		if n, err := strconv.ParseUint(text, 10, 16); ok && err == nil && n > 0 {
-			return now.Add(-time.Duration(n) * time.Duration(hours) * time.Hour), nil
+		if n, err := strconv.ParseUint(text, 10, 32); ok && err == nil && 0 < n && n <= uint64(maxAge/length) {
+			return now.Add(-time.Duration(n) * length), nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%.60q is neither a date (2026-11-24), a time (2026-11-24T01:00:00Z) nor an age (30d, 12h)", s)
+	return time.Time{}, fmt.Errorf("%.60q is neither a day (2026-11-24, yesterday, today), a time (2026-11-24T01:00:00Z, now) nor an age (2w, 30d, 12h, 90m)", s)
 }
 
-// Backfill adds a range to the backlog, for the next runs to collect with the current filters, and returns
-// the range as added. With TENANT_EVENTS it does so for tenant-scoped records, too. It changes the state
-// as a run does, on the condition that nobody else has, so that it is safe while runs are in progress.
+const maxAge = 100 * 365 * 24 * time.Hour
+
+// Backfill adds what is missing of a range to the backlog, for the next runs to collect with the current
+// filters, and logs what it comes to. With TENANT_EVENTS it does so for tenant-scoped records, too. It
+// changes the state as a run does, on the condition that nobody else has, so that it is safe while runs are
+// in progress.
 //
-// A range that overlaps what is already collected is refused, unless it is asked for again. If the backlog
-// has the range already, nothing changes.
-func (c *Collector) Backfill(ctx context.Context, log *slog.Logger, want state.Backfill) (from, to time.Time, err error) {
+// What is collected already is added only if it is asked for again.
+func (c *Collector) Backfill(ctx context.Context, log *slog.Logger, want state.Backfill) (state.Backfilled, error) {
+	done, err := c.backfill(ctx, log, want)
+	switch {
+	case errors.As(err, new(*state.Refused)):
+		log.Error("Backfill refused: " + err.Error())
+		return done, err
+	case err != nil:
+		log.Error("Backfill failed: " + err.Error())
+		return done, err
+	case want.DryRun: // whoever asks prints it
+	case want.Cancel:
+		log.Info("Backfill " + done.String())
+	case done.Idle():
+		log.Info(fmt.Sprintf("Backfill: nothing to do: %s. To write the records once more: %s", done, done.Asked.Again()))
+	default:
+		log.Info(fmt.Sprintf("Backfill of %s", done))
+	}
+	for _, part := range done.Unsure {
+		log.Warn(fmt.Sprintf("Backfill: whether all records from %s are collected is unknown: %s. To write them, whether they have been before or not: %s", part, done.Why, part.Again()))
+	}
+	return done, err
+}
+
+func (c *Collector) backfill(ctx context.Context, log *slog.Logger, want state.Backfill) (done state.Backfilled, err error) {
 	for range 5 {
 		snapshot, err := c.loadState(ctx)
 		if err != nil {
-			return from, to, err
+			return done, err
 		}
 		if snapshot.First() {
-			return from, to, &state.Refused{Reason: errors.New("there is no state yet: let a first run begin it; LOOKBACK_HOURS says how far back that reaches")}
+			return done, &state.Refused{Reason: errors.New("there is no state yet: let a first run begin it; LOOKBACK_HOURS says how far back that reaches")}
 		}
 		if snapshot.Note != "" { // what is committed below has it in it
 			log.Warn(snapshot.Note)
@@ -161,37 +195,24 @@ func (c *Collector) Backfill(ctx context.Context, log *slog.Logger, want state.B
 		if c.cfg.TenantEvents && next.Tenant != nil && next.Tenant.Untouched {
 			log.Warn("Backfill of tenant-scoped events: none, as no run has been able to read them yet")
 		}
-		asked, added, err := next.AddBackfill(want, c.cfg.Filter, c.cfg.TenantEvents)
-		if err != nil {
-			return from, to, err
-		}
-		from, to = time.Unix(asked.Gte, 0).UTC(), time.Unix(asked.Lte, 0).UTC()
-		if !added {
-			return from, to, nil
+		done, err := next.AddBackfill(want, c.cfg.Filter, c.cfg.TenantEvents)
+		if err != nil || len(done.Parts) == 0 || want.DryRun {
+			return done, err
 		}
 		next.LastBackfill = strings.ToLower(rand.Text())
 		if _, err = c.store.Commit(ctx, snapshot, next); !errors.Is(err, store.ErrOvertaken) {
-			return from, to, err
+			return done, err
 		}
 	}
-	return from, to, errors.New("runs got ahead of this five times: try again")
+	return done, errors.New("runs got ahead of this five times: try again")
 }
 
 // backfillAsked does the backfill that a message asks for. It returns only errors that may be over
 // when the message is delivered again.
 func (c *Collector) backfillAsked(ctx context.Context, log *slog.Logger, want state.Backfill) error {
-	from, to, err := c.Backfill(ctx, log, want)
-	switch {
-	case errors.Is(err, state.ErrCollected): // as where the message is delivered twice
-		log.Warn("Backfill: nothing to do: " + err.Error())
+	_, err := c.Backfill(ctx, log, want)
+	if errors.As(err, new(*state.Refused)) {
 		return nil
-	case errors.As(err, new(*state.Refused)):
-		log.Error("Backfill refused: " + err.Error())
-		return nil
-	case err != nil:
-		log.Error("Backfill failed: " + err.Error())
-		return err
 	}
-	log.Info(fmt.Sprintf("Backfill from %s to %s: the next runs collect it", from.Format(time.RFC3339), to.Format(time.RFC3339)))
-	return nil
+	return err
 }

@@ -58,8 +58,9 @@ var messages = []struct{ message, want string }{
 	{`{"backfill": {}}`, `from: ""`},
 	{`{"backfill": {"from": 30}}`, `error: "backfill": it must be {"from": "...", "to": "..."}: "from" is 30`},
 	{`{"backfill": {"from": "1d", "to": {"day": 1}}}`, `"to" is {"day": 1}`},
-	{`{"backfill": {"from": "yesterday"}}`, `"backfill": from: "yesterday" is neither a date (2026-11-24), a time (2026-11-24T01:00:00Z) nor an age (30d, 12h)`},
-	{`{"backfill": {"from": "1d", "to": "1w"}}`, `"backfill": to: "1w" is neither a date (`},
+	{`{"backfill": {"from": "2w", "to": "yesterday"}}`, "2026-11-10T01:00:00Z 2026-11-23T23:59:59Z"},
+	{`{"backfill": {"from": "last week"}}`, `"backfill": from: "last week" is neither a day (2026-11-24, yesterday, today), a time (2026-11-24T01:00:00Z, now) nor an age (2w, 30d, 12h, 90m)`},
+	{`{"backfill": {"from": "1d", "to": "1y"}}`, `"backfill": to: "1y" is neither a day (`},
 	{`{"backfill": {"since": "1d"}}`, `error: "backfill": it has "since"; known are "from", "to"`},
 	{`{"backfill": {"form": "1d", "until": "12h"}}`, `error: "backfill": it has "form" (did you mean "from"?), "until"; known are "from", "to"`},
 	{`{"backfill": {"from": "1d", "again": true}}`, `error: "backfill": it has "again"; known are`}, // a message may be delivered twice
@@ -102,6 +103,11 @@ func TestParseBackfill(t *testing.T) {
 		"30d":                       testNow.Add(-30 * day),
 		"12h":                       testNow.Add(-12 * time.Hour),
 		"1h":                        testNow.Add(-time.Hour),
+		"90m":                       testNow.Add(-90 * time.Minute),
+		"2w":                        testNow.Add(-14 * day),
+		"now":                       testNow,
+		"today":                     time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC),
+		"yesterday":                 time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC),
 		"036500d":                   testNow.Add(-36500 * day),
 		"2026-11-01":                time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC),
 		"2024-02-29":                time.Date(2024, 2, 29, 0, 0, 0, 0, time.UTC),
@@ -111,7 +117,7 @@ func TestParseBackfill(t *testing.T) {
 		if err != nil || !r.From.Equal(want) || !r.To.IsZero() || r.Again {
 			t.Errorf("from %s: %+v, %v; want %v", text, r, err, want)
 		}
-		if strings.Count(text, "-") == 2 && !strings.Contains(text, "T") {
+		if strings.Count(text, "-") == 2 && !strings.Contains(text, "T") || strings.HasSuffix(text, "day") {
 			want = want.Add(day - time.Second) // the day is part of the range
 		}
 		if r, err = ParseBackfill("2020-01-01", text, testNow); err != nil || !r.To.Equal(want) {
@@ -119,10 +125,10 @@ func TestParseBackfill(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"", "d", "-1d", "0d", "1.5d", "30", "30dd", "30d ", " 30d", "1000000d", "+3d", "1D", "1w", "0x1d", "1_0d",
+		"", "d", "-1d", "0d", "1.5d", "30", "30dd", "30d ", " 30d", "1000000d", "+3d", "1D", "36501d", "52560001m", "Today", "tomorrow", "1y", "0x1d", "1_0d",
 		"2026-11-31", "2025-02-29", "2026-11-1", "01.11.2026", "2026-11-01T05:00:00", "2026-11-01 05:00:00Z",
 	} {
-		if r, err := ParseBackfill(text, "", testNow); err == nil || !strings.HasPrefix(err.Error(), `from: "`+text+`" is neither a date (`) {
+		if r, err := ParseBackfill(text, "", testNow); err == nil || !strings.HasPrefix(err.Error(), `from: "`+text+`" is neither a day (`) {
 			t.Errorf("from %q: %v, %v", text, r.From, err)
 		}
 		if r, err := ParseBackfill("1d", text, testNow); err == nil && text != "" {
@@ -206,7 +212,7 @@ func FuzzMessage(f *testing.F) {
 	}
 	f.Add([]byte(`{"check":false,"check":true}`))
 	f.Add([]byte(`{"backfill":{"from":"1d","from":"2d"},"backfill":{"FROM":"9999-12-31","to":"9999-12-31"}}`))
-	f.Add([]byte(`{"backfill":{"from":"0000-01-01T00:00:00.123+23:59","to":"65535d"}}`))
+	f.Add([]byte(`{"backfill":{"from":"0000-01-01T00:00:00.123+23:59","to":"36500d"}}`))
 	f.Add([]byte("{\"backfill\":{\"\\n\xff\":1}}"))
 	f.Add([]byte(`{"\u0063heck":true}`))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -41,28 +41,30 @@ func (r *run) load(ctx context.Context) (*store.Snapshot, error) {
 }
 
 func (r *run) updateFigures(s *state.State) {
-	r.sum.OpenWindows, r.sum.SetAside = s.Windows(r.cfg.TenantEvents)
+	windows := s.Windows(r.cfg.TenantEvents)
+	r.sum.OpenWindows, r.sum.Backfills, r.sum.SetAside = windows.Open, windows.Backfill, windows.SetAside
 	r.sum.Watermark, r.sum.Overlap = s.Watermark, s.Overlap(r.cfg.TenantEvents)
 	r.collectedTo = s.CollectedTo(r.cfg.TenantEvents)
 }
 
 // recover publishes the object that the loaded state names as staged, unless that is done. Until
 // then the run must not commit: the next state would not name the object, and it would be lost.
-func (r *run) recover(ctx context.Context, snapshot *store.Snapshot) error {
+func (r *run) recover(ctx context.Context, snapshot *store.Snapshot) (err error) {
 	staging := snapshot.State.Staging
-	if staging.Staged == "" {
+	if snapshot.First() {
 		return nil
 	}
-	if staging.Elsewhere(r.store.StateBucket) {
+	if staging.Staged != "" && staging.Elsewhere(r.store.StateBucket) {
 		return fmt.Errorf("state %s names %s as staged in bucket %q, but STATE_BUCKET is now %q: set it back for one run, or move the object to the same name in the new bucket, and in the state change \"staged_bucket\" and remove \"staged_generation\"",
 			r.store.StateURL(), staging.Staged, staging.StagedBucket, r.store.StateBucket)
 	}
-	r.looked = true
-	found, err := r.store.FindStaged(ctx, staging)
-	if err != nil {
-		return err
-	}
+	var found int64
+	found, r.others, err = r.store.FindStaged(ctx, staging)
 	switch {
+	case err != nil && staging.Staged != "":
+		return err
+	case err != nil:
+		r.warnUnswept(err)
 	case found == 0: // published
 	case !staging.Stages(found):
 		kept, err := r.store.KeepAside(ctx, staging, found)
@@ -125,7 +127,7 @@ func (r *run) commit(ctx context.Context, old *store.Snapshot, next state.State)
 }
 
 func (r *run) warnFilterChanged(from, to audit.Filter) {
-	r.log.Warn(fmt.Sprintf("The filters have changed: what they leave out, before and from now on, is not collected by itself; auditlog backfill collects it (README, Filters). They were: %s; they are: %s", from, to))
+	r.log.Warn(fmt.Sprintf("The filters have changed: what they leave out, before and from now on, is not collected by itself; auditlog backfill collects it (docs/settings.md, Filters). They were: %s; they are: %s", from, to))
 }
 
 // Add publishes records beside those of runs, as one object, through the steps of a run. write writes them, and
@@ -190,6 +192,9 @@ func (r *run) publish(ctx context.Context, committed state.State) error {
 }
 
 func (r *run) reportRest(p *plan.Plan) {
+	if r.sum.Backfills > 0 {
+		r.log.Info(fmt.Sprintf("Backfills go on in the next runs: %s left", audit.Count(r.sum.Backfills, "window")))
+	}
 	if r.sum.OpenWindows == 0 {
 		return
 	}
@@ -200,18 +205,17 @@ func (r *run) reportRest(p *plan.Plan) {
 	r.log.Warn(fmt.Sprintf("Windows left for the next runs: %d (%v)%s", r.sum.OpenWindows, p.Stopped(), advice))
 }
 
-// sweep removes old staged objects. A failure is only logged. A run that has looked for a staged
-// object, and has none of its own, leaves the sweep to the next run: two reads of the bucket are
-// enough for a run without news.
-func (r *run) sweep(ctx context.Context, named string) {
-	if r.looked && named == "" {
-		return
-	}
-	n, err := r.store.Sweep(ctx, named, r.committed)
+// sweep removes old staged objects. A failure is only logged.
+func (r *run) sweep(ctx context.Context) {
+	n, err := r.store.Sweep(ctx, r.others, r.committed)
 	if n > 0 {
 		r.log.Info(fmt.Sprintf("Removed %d staged objects that earlier runs had left uncommitted", n))
 	}
 	if err != nil {
-		r.log.Warn("Old staged objects could not be removed: " + err.Error())
+		r.warnUnswept(err)
 	}
+}
+
+func (r *run) warnUnswept(err error) {
+	r.log.Warn("Old staged objects could not be removed: " + err.Error())
 }

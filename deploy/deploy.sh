@@ -25,12 +25,10 @@ unset admin_key OPENAI_ADMIN_KEY
 readonly apis=(run cloudfunctions cloudbuild artifactregistry cloudresourcemanager pubsub cloudscheduler
 	secretmanager storage logging monitoring iam)
 
-# Each time-out is above the one before, so that a run ends by itself: it commits what it has
-# read, and nobody cuts it off or starts it a second time.
+# Each time-out is above the one before: a run ends by itself and commits, and nobody starts it a second time.
 readonly request_timeout=540 ack_deadline=600 # RUN_TIMEOUT_SECONDS is 510 at most
 
-# What Google documents for builds with an account of their own. The default account may be far
-# more powerful, or be missing.
+# What Google documents for builds. The default account may have far more roles, or be missing.
 readonly build_roles=(logging.logWriter artifactregistry.writer storage.objectViewer)
 
 # Kinds of things without names of their own: what bears this deployment's name, a field, and the group.
@@ -220,7 +218,7 @@ confirm_moves() {
 		--format="value[separator='|'](environment,eventTrigger.eventType$(printf ',serviceConfig.environmentVariables.%s' "${names[@]}"))") || unseen=yes
 	[[ ! $unseen || $dry_run ]] || die 'it cannot be seen whether there is a function; nothing was changed'
 	[[ $is ]] || return 0
-	[[ $is == 'GEN_2||'* ]] || die "the function $name is there, and is triggered by events, which cannot be changed: see \"Migrate\" in README.md, or give another DEPLOY_NAME"
+	[[ $is == 'GEN_2||'* ]] || die "the function $name is there, and is triggered by events, which cannot be changed: see docs/migrate.md, or give another DEPLOY_NAME"
 	IFS='|' read -ra from <<<"${is#GEN_2||}"
 	for i in "${!names[@]}"; do
 		[[ ${from[i]-} == "${setting[${names[i]}]-}" ]] || moves+="  ${names[i]}: ${from[i]:-not set} -> ${setting[${names[i]}]:-not set}"$'\n'
@@ -320,9 +318,8 @@ collector() {
 	pauses='30 60' settle change functions deploy "$name" --gen2 --region="$region" "${flags[@]}" >/dev/null # takes minutes
 }
 
-# The function is called by a push subscription of our own, and not by Eventarc: Eventarc makes and
-# owns its subscription, whose retry delays, retention and dead letters could only be changed behind
-# its back.
+# Not Eventarc: it owns its subscription, whose retry delays, retention and dead letters can only be
+# changed outside Eventarc, without its knowing.
 trigger() {
 	local dead=$name-dead-letter path=projects/$project/topics/$topic agent of uri
 	ensure 'pubsub topics' "$topic" --labels="auditlog=$name"
@@ -399,7 +396,7 @@ metric() { basename "${name//-/_}_${1##*/}" .json; }
 # fill FILE: $filled is then the path of a copy, with the placeholders filled in.
 fill() {
 	filled=$tmp/${1##*/}
-	sed -e "s|\${name}|$name|g; s|\${metric}|${name//-/_}|g; s|\${hours}|$alert_hours|g; s|\${lag_seconds}|$((3600 * (alert_hours + 1)))|g; s|\${readme_url}|README.md|g" \
+	sed -e "s|\${name}|$name|g; s|\${metric}|${name//-/_}|g; s|\${hours}|$alert_hours|g; s|\${lag_seconds}|$((3600 * (alert_hours + 1)))|g" \
 		-e 's/"evaluationInterval"/"disableMetricValidation": true, &/' "$1" >"$filled" # a metric may be as new as its alert
 	! grep -F "\${" "$filled" || die "$1 has a placeholder that nobody fills in"
 }

@@ -2,16 +2,17 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"example.com/auditlog"
 	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/report"
 	"example.com/auditlog/internal/state"
 )
 
@@ -21,42 +22,46 @@ func backfillCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backfill --from TIME [--to TIME]",
 		Short: "Collect a range of the past",
-		Long: `backfill puts a range of the past into the state's backlog and collects it, or
-with --detach leaves that to the scheduled runs. It is safe beside the deployed
-function: between them, each record is written once.
+		Long: `backfill puts what is missing of a range into the state's backlog and collects it,
+or with --detach leaves that to the scheduled runs. What is collected already, or
+in the backlog, is left alone; with --again its records are written once more. It
+is safe beside the deployed function: between them, each record is written once.
 
-TIME is a date (2026-11-01, UTC; as the end, the day included), an RFC 3339 time,
-or how long ago (30d, 12h). Without --to the range ends where what has been
-collected begins. A range that holds collected seconds is refused; with --again
-its records are written once more. With filters (EVENT_TYPES, ...) other than the
-function's it needs --detach: a run here would read what is new with them, too.
+TIME is a day (2026-11-01, yesterday, today; UTC; as the end, the day included), a
+time (RFC 3339, now) or how long ago (2w, 30d, 12h, 90m). The range ends no later
+than what has been collected so far: the next run collects what is newer. With
+filters (EVENT_TYPES, ...) other than the function's it needs --detach: a run here
+would read what is new with them, too.
 
-With --cancel the range is taken out of the backlog instead, as far as nothing of
-it has been read, or runs have set it aside since the API cannot serve it. Its
-records are not collected then, unless a later backfill asks for them.
+With --dry-run it only says what it would do. With --cancel the range is taken out
+of the backlog instead, as far as nothing of it has been read, or runs have set it
+aside since the API cannot serve it. Its records are not collected then, unless a
+later backfill asks for them.
 
 Ctrl-C ends the reading: what has been read is committed, and the scheduled runs
 collect the rest. OpenAI keeps audit logs for a limited time: the last line says
 how far back the API has answered.
 
-Exit status: 0 when the range is collected, or with --detach in the backlog; 1
-when not.`,
-		Example: `  auditlog backfill --from 30d
+Exit status: 0 when the range is collected, with --detach in the backlog, or with
+--dry-run could be; 1 when not, or not known to be.`,
+		Example: `  auditlog backfill --from 30d --dry-run
+  auditlog backfill --from 30d
   auditlog backfill --from 2026-10-01 --to 2026-10-31 --detach`,
 		Args: func(cmd *cobra.Command, args []string) (err error) {
 			if o.from == "" {
 				return errors.New("--from is required")
 			}
-			if o.cancel && (o.to == "" || o.again || o.detach) {
+			if want.Cancel && (o.to == "" || want.Again || o.detach) {
 				return errors.New("--cancel wants --from and --to, and neither --again nor --detach")
 			}
-			if want, err = auditlog.ParseBackfill(o.from, o.to, time.Now()); err != nil {
+			parsed, err := auditlog.ParseBackfill(o.from, o.to, time.Now())
+			if err != nil {
 				return fmt.Errorf("--%w", err)
 			}
+			want.From, want.To, want.Here = parsed.From, parsed.To, !o.detach
 			return cobra.NoArgs(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			want.Again, want.Here, want.Cancel = o.again, !o.detach, o.cancel
 			return operate(cmd.Context(), func(ctx context.Context, op *operator) error {
 				return op.backfill(ctx, cmd.OutOrStdout(), want, o)
 			})
@@ -64,13 +69,14 @@ when not.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.from, "from", "", "where the range begins (required)")
-	flags.StringVar(&o.to, "to", "", "where it ends (default: where what has been collected begins)")
-	flags.BoolVar(&o.again, "again", false, "write records again that have been collected before")
+	flags.StringVar(&o.to, "to", "", "where it ends (default: where what has been collected ends)")
+	flags.BoolVar(&want.Again, "again", false, "write records again that have been collected before")
 	flags.BoolVar(&o.detach, "detach", false, "leave the reading to the scheduled runs")
-	flags.BoolVar(&o.cancel, "cancel", false, "take the range out of the backlog")
+	flags.BoolVar(&want.DryRun, "dry-run", false, "say what would be done, and change nothing")
+	flags.BoolVar(&want.Cancel, "cancel", false, "take the range out of the backlog")
 	flags.BoolVar(&o.json, "json", false, "print the result as JSON")
 	for _, name := range []string{"from", "to"} {
-		if err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions([]string{"1d", "7d", "30d"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		if err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions([]string{"yesterday", "7d", "30d"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 			panic(err)
 		}
 	}
@@ -78,51 +84,71 @@ when not.`,
 }
 
 type backfillOptions struct {
-	from, to            string
-	again, detach, json bool
-	cancel              bool
+	from, to     string
+	detach, json bool
 }
 
 // backfilled is what a backfill has come to.
 type backfilled struct {
-	From     time.Time  `json:"from"`
-	To       time.Time  `json:"to"`
-	Detached bool       `json:"detached"`
-	Runs     int        `json:"runs"`
-	Records  int        `json:"records"`          // written by these runs, fresh ones included
-	Oldest   *time.Time `json:"oldest,omitempty"` // record of the backlog that these runs have read
-	Left     int        `json:"open_windows"`     // of the backlog
+	plan state.Backfilled
+
+	report.Range                // as asked for
+	Parts        []report.Range `json:"parts"`   // put into the backlog, or with --cancel taken out of it
+	Waiting      []report.Range `json:"waiting"` // in the backlog before
+	Unsure       []report.Range `json:"unsure"`  // not known whether all is collected, and left alone
+	Detached     bool           `json:"detached"`
+	Runs         int            `json:"runs"`
+	Records      int            `json:"records"`          // written by these runs, fresh ones included
+	Oldest       int64          `json:"oldest,omitempty"` // effective_at of the oldest record of the backlog that these runs have read
+	OldestTime   time.Time      `json:"oldest_time,omitzero"`
+	Left         int            `json:"open_windows"` // of the backlog
+	SetAside     int            `json:"set_aside"`    // windows that the API cannot serve
+}
+
+func newBackfilled(plan state.Backfilled, detached bool) backfilled {
+	return backfilled{
+		plan: plan, Range: report.NewRange(plan.Asked), Detached: detached, Left: len(plan.Parts) + len(plan.Waiting),
+		Parts: report.NewRanges(plan.Parts), Waiting: report.NewRanges(plan.Waiting), Unsure: report.NewRanges(plan.Unsure),
+	}
 }
 
 func (op *operator) backfill(ctx context.Context, stdout io.Writer, want state.Backfill, o backfillOptions) error {
-	from, to, err := op.collector.Backfill(ctx, op.log, want)
+	plan, err := op.collector.Backfill(ctx, op.log, want)
 	if err != nil {
-		op.log.Error("Backfill refused: " + err.Error())
 		return errLogged
 	}
-	if o.cancel {
-		op.log.Info(fmt.Sprintf("Backfill from %s to %s is cancelled: its records are not collected", from.Format(time.RFC3339), to.Format(time.RFC3339)))
-		return nil
+	result := newBackfilled(plan, o.detach)
+	text := plan.String()
+	switch {
+	case want.DryRun:
+		text = "dry run: " + text
+	case !want.Cancel:
+		err = op.collect(ctx, &result)
+		text = result.String()
 	}
-	result := backfilled{From: from, To: to, Detached: o.detach, Left: 1}
-	op.log.Info(fmt.Sprintf("Backfill from %s to %s is in the backlog", from.Format(time.RFC3339), to.Format(time.RFC3339)))
+	if o.json {
+		if err := printJSON(stdout, result); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintln(stdout, text)
+	}
+	if len(plan.Unsure) > 0 {
+		return errLogged
+	}
+	return err
+}
+
+// collect does runs until nothing is left, unless it is left to the scheduled ones.
+func (op *operator) collect(ctx context.Context, result *backfilled) (err error) {
 	began := time.Now()
-	for err == nil && !o.detach && result.Left > 0 {
+	for err == nil && !result.Detached && result.Left > 0 {
 		if op.screen != nil {
-			op.collector.Progress = func(s auditlog.Summary) { op.screen.backfill(result, s, time.Since(began)) }
+			op.collector.Progress = func(s auditlog.Summary) { op.screen.backfill(*result, s, time.Since(began)) }
 		}
 		var sum auditlog.Summary
 		sum, err = op.run(ctx)
 		result.add(sum)
-	}
-	if o.json {
-		e := json.NewEncoder(stdout)
-		e.SetIndent("", "  ")
-		if err := e.Encode(result); err != nil {
-			return err
-		}
-	} else {
-		fmt.Fprintln(stdout, result)
 	}
 	return err
 }
@@ -130,32 +156,46 @@ func (op *operator) backfill(ctx context.Context, stdout io.Writer, want state.B
 func (b *backfilled) add(s auditlog.Summary) {
 	b.Runs++
 	b.Records += s.Records
-	b.Left = s.OpenWindows
+	b.Left, b.SetAside = s.OpenWindows+s.Backfills, s.SetAside
 	if s.Oldest > 0 {
-		if t := time.Unix(s.Oldest, 0).UTC(); b.Oldest == nil || t.Before(*b.Oldest) {
-			b.Oldest = &t
+		if b.Oldest == 0 || s.Oldest < b.Oldest {
+			b.Oldest, b.OldestTime = s.Oldest, time.Unix(s.Oldest, 0).UTC()
 		}
 	}
 }
 
 func (b backfilled) String() string {
-	span := b.From.Format(time.RFC3339) + " to " + b.To.Format(time.RFC3339)
+	span := b.plan.Asked.String()
+	runs := fmt.Sprintf("%s in %s", audit.Count(b.Records, "record"), audit.Count(b.Runs, "run"))
 	switch {
+	case b.Left+b.Runs == 0 && len(b.Unsure) > 0:
+		return span + " is left alone: whether all of it is collected is unknown"
+	case b.Left+b.Runs == 0:
+		return span + " is collected already"
 	case b.Detached:
-		return span + " is in the backlog: the scheduled runs collect it"
-	case b.Left > 0:
-		return fmt.Sprintf("%s in %s; %s left: the scheduled runs collect the rest", audit.Count(b.Records, "record"), audit.Count(b.Runs, "run"), audit.Count(b.Left, "window"))
-	case b.Oldest == nil:
+		return "left to the scheduled runs: " + b.plan.String()
+	case b.Left+b.SetAside > 0:
+		return fmt.Sprintf("%s; %s left: the scheduled runs collect the rest", runs, audit.Count(b.Left+b.SetAside, "window"))
+	case len(b.Unsure) > 0:
+		return fmt.Sprintf("%s is collected, but for what is unknown: %s", span, runs)
+	case b.Oldest == 0:
 		return fmt.Sprintf("%s is collected: the API has no record of it", span)
 	}
-	return fmt.Sprintf("%s is collected: %s in %s; the API's oldest record is of %s", span, audit.Count(b.Records, "record"), audit.Count(b.Runs, "run"), b.Oldest.Format(time.RFC3339))
+	return fmt.Sprintf("%s is collected: %s; the oldest record that the API returned is from %s", span, runs, audit.Time(b.Oldest))
 }
 
-// done is the part of the range that has been read, 0 to 1, where pages come
-// newest first.
+// done is the part of what was missing or waiting that has been read, 0 to 1, where pages come
+// newest first; reached is 0 before the first.
 func (b backfilled) done(reached int64) float64 {
-	whole := b.To.Unix() - b.From.Unix() + 1
-	return min(1, max(0, float64(b.To.Unix()-reached+1)/float64(whole)))
+	if reached == 0 {
+		return 0
+	}
+	var read, all int64
+	for _, s := range slices.Concat(b.plan.Parts, b.plan.Waiting) {
+		all += s.Seconds()
+		read += max(0, s.Lte-max(s.Gte, reached)+1)
+	}
+	return float64(read) / float64(all)
 }
 
 // backfill shows how far a backfill is: its part of the range, the rate, and the

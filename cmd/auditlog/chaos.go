@@ -283,6 +283,7 @@ func (d *demo) specials() []special {
 func (d *demo) news() {
 	d.add(30+d.rand.IntN(30), 2*time.Second)
 	d.add(5+d.rand.IntN(10), 90*time.Second)
+	d.announce()
 }
 
 // round is one trigger, after which the feed takes the objects and deletes them.

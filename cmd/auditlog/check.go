@@ -2,99 +2,93 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/caarlos0/env/v11"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"example.com/auditlog"
+	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/checkup"
 	"example.com/auditlog/internal/config"
+	"example.com/auditlog/internal/store"
 )
 
 func checkCommand() *cobra.Command {
-	var asJSON, settingsOnly bool
+	var asJSON, strict, settingsOnly bool
 	c := &cobra.Command{
 		Use:   "check",
-		Short: "Say what lacks before a run does",
-		Long: `check looks whether everything that runs need is there: the settings, the API and
-its key, the clock, the bucket and its roles, the state, the feed's folder. It
-takes the settings of run and serve from the environment ("auditlog help
-settings"), and nothing else.
+		Short: "Check settings, key, API, clock, bucket, roles and state",
+		Long: `check looks whether everything that runs need is there: the settings, the API and its key, the clock,
+the bucket and its roles, the state, the feed's folder. It takes the settings from the environment, as
+run and serve do ("auditlog help settings").
 
-It changes neither the state nor anything that the feed sees. What it writes is
-one small object beside the staged ones, which it removes again.
+It changes neither the state nor anything that the feed sees. It writes one small object beside the
+staged ones, and removes it again.
 
-Each check has one line: ok, warning (runs go on, but look), failure (runs fail,
-or would) or skipped (not looked at, for the reason given; no fault). Below a
-warning or failure stands what to do. It judges the roles of the account that
-runs it: the function's own, where the function runs it; yours, here.
+Each check prints one line as soon as it is done: ok, warning (runs go on, but somebody should look),
+failure (runs fail, or would), skipped (not checked, for the given reason; this is no fault) or
+interrupted. A warning or failure has a second line with the remedy. The check tests the roles of the
+account that runs it: the function's own, if the function runs it; yours, here.
 
-With --settings-only it looks at the settings alone, and at no key: those of the
-file where --env-file names one, whatever the environment has.
+With --settings-only it checks the settings alone, and no key: those of the file if --env-file names
+one, whatever the environment has.
 
-With --json it prints one JSON object a line and check, with "check", "result",
-"detail" and, of warnings and failures, "remedy".
-
-Exit status: 0 no failures, 1 failures, or interrupted, 2 wrong usage.`,
+With --json it prints one JSON object at the end: "checks", each with "check", "result", "detail" and,
+for warnings and failures, "remedy"; and how many have each result.`,
 		Example: `  GCS_BUCKET=my-bucket OPENAI_ADMIN_KEY=sk-admin-... auditlog check
-  auditlog check --json | jq -r 'select(.result == "failure") | .check'`,
+  auditlog check --json | jq -r '.checks[] | select(.result == "failure") | .check'`,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
 			defer context.AfterFunc(ctx, stop)() // so that a second signal kills
-			findings := check(ctx, settingsOnly)
-			out := cmd.OutOrStdout()
-			var err error
+			findings, out := check(ctx, settingsOnly), cmd.OutOrStdout()
+			show := printFindings
 			if asJSON {
-				err = printJSON(out, findings)
-			} else {
-				err = printLines(out, findings, onTerminal(out))
+				show = printFindingsJSON
 			}
-			if err != nil {
-				return err
+			count, err := show(out, findings)
+			bad := count[checkup.ResultFailure] + count[checkup.ResultInterrupted]
+			if strict {
+				bad += count[checkup.ResultWarning]
 			}
-			if ctx.Err() != nil {
-				return errLogged
+			if err == nil && bad > 0 {
+				return errLogged // above
 			}
-			for _, f := range findings {
-				if f.Result == checkup.ResultFailure {
-					return errLogged // above
-				}
-			}
-			return nil
+			return err
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line and check")
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	c.Flags().BoolVar(&strict, "strict", false, "let warnings end in exit status 1, too")
 	c.Flags().BoolVar(&settingsOnly, "settings-only", false, "check the settings, and neither the key nor the cloud")
 	return c
 }
 
 // check checks the set-up that the environment describes.
-func check(ctx context.Context, settingsOnly bool) []checkup.Finding {
+func check(ctx context.Context, settingsOnly bool) iter.Seq[checkup.Finding] {
 	if settingsOnly {
-		return checkSettings()
+		return slices.Values(checkSettings())
 	}
 	cfg, err := config.Load(env.ToMap(os.Environ()))
 	if err != nil {
-		return []checkup.Finding{badSettings(err), {Check: "rest", Result: checkup.ResultSkipped, Detail: "needs the settings"}}
+		return slices.Values([]checkup.Finding{badSettings(err), {Check: "rest", Result: checkup.ResultSkipped, Detail: "needs the settings"}})
 	}
 	collector, err := auditlog.New(ctx, cfg, auditlog.Options{})
 	if err != nil {
-		return []checkup.Finding{
+		return slices.Values([]checkup.Finding{
 			{Check: "settings", Result: checkup.ResultOK, Detail: "each is there and plausible"},
-			{Check: "credentials", Result: checkup.ResultFailure, Detail: err.Error(), Remedy: `run "gcloud auth application-default login", or set GOOGLE_APPLICATION_CREDENTIALS to a key file`},
+			{Check: "credentials", Result: checkup.ResultFailure, Detail: err.Error(), Remedy: store.NoCredentials.Remedy()},
 			{Check: "rest", Result: checkup.ResultSkipped, Detail: "needs credentials"},
-		}
+		})
 	}
 	return collector.Check(ctx)
 }
@@ -123,51 +117,75 @@ func checkSettings() []checkup.Finding {
 	return findings
 }
 
-func printJSON(w io.Writer, findings []checkup.Finding) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	for _, f := range findings {
-		if err := enc.Encode(f); err != nil {
-			return err
-		}
+func printFindingsJSON(w io.Writer, findings iter.Seq[checkup.Finding]) (checkup.Tally, error) {
+	checks, count := []checkup.Finding{}, checkup.Tally{}
+	for f := range findings {
+		checks = append(checks, f)
+		count[f.Result]++
 	}
-	return nil
+	return count, printJSON(w, struct {
+		Checks      []checkup.Finding `json:"checks"`
+		OK          int               `json:"ok"`
+		Warnings    int               `json:"warnings"`
+		Failures    int               `json:"failures"`
+		Skipped     int               `json:"skipped"`
+		Interrupted int               `json:"interrupted"`
+	}{checks, count[checkup.ResultOK], count[checkup.ResultWarning], count[checkup.ResultFailure], count[checkup.ResultSkipped], count[checkup.ResultInterrupted]})
 }
 
 // style is how findings look. Without a terminal there are neither symbols nor
-// colours.
-type style struct{ symbols, colours bool }
+// colours, and a line has any width.
+type style struct {
+	width            int
+	symbols, colours bool
+}
 
 // onTerminal returns the style for w.
 func onTerminal(w io.Writer) style {
-	f, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return style{}
-	}
-	return style{symbols: true, colours: colours()}
+	width := columns(w)
+	return style{width, width > 0, width > 0 && colours()}
 }
 
-func printLines(w io.Writer, findings []checkup.Finding, s style) error {
-	width := 0
-	for _, f := range findings {
-		width = max(width, len(f.Check))
-	}
-	for _, f := range findings {
-		head := s.head(f.Result)
-		if _, err := fmt.Fprintf(w, "%s  %-*s  %s\n", head, width, f.Check, f.Detail); err != nil {
-			return err
-		}
-		if f.Remedy != "" {
-			if _, err := fmt.Fprintf(w, "%*s  -> %s\n", s.width(), "", f.Remedy); err != nil {
-				return err
-			}
-		}
-	}
-	_, err := fmt.Fprintln(w, checkup.Tally(findings))
-	return err
+func printFindings(w io.Writer, findings iter.Seq[checkup.Finding]) (checkup.Tally, error) {
+	return onTerminal(w).print(w, findings)
 }
 
-func (s style) width() int {
+const longestCheck = len("probe_condition")
+
+// print prints each finding as it comes, and their numbers.
+func (s style) print(w io.Writer, findings iter.Seq[checkup.Finding]) (checkup.Tally, error) {
+	count := checkup.Tally{}
+	for f := range findings {
+		count[f.Result]++
+		if _, err := io.WriteString(w, s.lines(f)); err != nil {
+			return count, err
+		}
+	}
+	_, err := fmt.Fprintln(w, count)
+	return count, err
+}
+
+// lines is a finding as text: its line, and the remedy below.
+func (s style) lines(f checkup.Finding) string {
+	margin := s.results() + 2
+	text := fmt.Sprintf("%s  %-*s  ", s.head(f.Result), longestCheck, f.Check)
+	text += s.wrapped(f.Detail, margin+longestCheck+2)
+	if f.Remedy != "" {
+		text += fmt.Sprintf("%*s-> ", margin, "") + s.wrapped(f.Remedy, margin+3)
+	}
+	return text
+}
+
+// wrapped breaks text into lines, all but the first under a margin.
+func (s style) wrapped(text string, margin int) string {
+	if s.width == 0 {
+		return text + "\n"
+	}
+	return strings.Join(audit.Wrap(text, max(10, s.width-margin)), "\n"+strings.Repeat(" ", margin)) + "\n"
+}
+
+// results is the width of the column of results.
+func (s style) results() int {
 	if s.symbols {
 		return 1
 	}
@@ -177,7 +195,7 @@ func (s style) width() int {
 // head is a line's beginning.
 func (s style) head(r checkup.Result) string {
 	if !s.symbols {
-		return fmt.Sprintf("%-*s", s.width(), r)
+		return fmt.Sprintf("%-*s", s.results(), r)
 	}
 	symbol, colour := "-", "2" // dim
 	switch r {

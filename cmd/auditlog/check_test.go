@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -113,7 +114,7 @@ func TestCheckDocs(t *testing.T) {
 	}
 }
 
-// TestCheckStyle shows findings on a terminal, with and without colours.
+// TestCheckStyle shows findings on a terminal, with and without colours, each as it comes.
 func TestCheckStyle(t *testing.T) {
 	findings := []checkup.Finding{
 		{Check: "api", Result: checkup.ResultOK, Detail: "answers"},
@@ -122,14 +123,27 @@ func TestCheckStyle(t *testing.T) {
 		{Check: "feed", Result: checkup.ResultSkipped, Detail: "may not be listed"},
 	}
 	for want, s := range map[string]style{
-		"✓  api     answers\n!  clock   is fast\n   -> set it\n✗  bucket  is not there\n   -> create it\n-  feed    may not be listed\n1 ok, 1 warning, 1 failure, 1 skipped\n":                                                            {symbols: true},
-		"\x1b[32m✓\x1b[0m  api     answers\n\x1b[33m!\x1b[0m  clock   is fast\n   -> set it\n\x1b[31m✗\x1b[0m  bucket  is not there\n   -> create it\n\x1b[2m-\x1b[0m  feed    may not be listed\n1 ok, 1 warning, 1 failure, 1 skipped\n": {symbols: true, colours: true},
-		"ok       api     answers\nwarning  clock   is fast\n         -> set it\nfailure  bucket  is not there\n         -> create it\nskipped  feed    may not be listed\n1 ok, 1 warning, 1 failure, 1 skipped\n":                        {},
+		"✓  api              answers\n!  clock            is fast\n   -> set it\n✗  bucket           is not there\n   -> create it\n-  feed             may not be listed\n1 ok, 1 warning, 1 failure, 1 skipped\n":                                                            {width: 200, symbols: true},
+		"\x1b[32m✓\x1b[0m  api              answers\n\x1b[33m!\x1b[0m  clock            is fast\n   -> set it\n\x1b[31m✗\x1b[0m  bucket           is not there\n   -> create it\n\x1b[2m-\x1b[0m  feed             may not be listed\n1 ok, 1 warning, 1 failure, 1 skipped\n": {width: 200, symbols: true, colours: true},
+		"✓  api              answers\n!  clock            is fast\n   -> set it\n✗  bucket           is not there\n   -> create it\n-  feed             may not be\n                    listed\n1 ok, 1 warning, 1 failure, 1 skipped\n":                                       {width: 34, symbols: true},
+		"ok       api              answers\nwarning  clock            is fast\n         -> set it\nfailure  bucket           is not there\n         -> create it\nskipped  feed             may not be listed\n1 ok, 1 warning, 1 failure, 1 skipped\n":                        {},
 	} {
 		var out bytes.Buffer
-		if err := printLines(&out, findings, s); err != nil || out.String() != want {
+		if _, err := s.print(&out, slices.Values(findings)); err != nil || out.String() != want {
 			t.Errorf("%v\n%s\nwant\n%s", err, out.String(), want)
 		}
+	}
+	var out bytes.Buffer
+	_, err := style{}.print(&out, func(yield func(checkup.Finding) bool) {
+		for i, f := range findings {
+			if n := strings.Count(out.String(), "\n"); n < i {
+				t.Errorf("%d lines after %d findings", n, i)
+			}
+			yield(f)
+		}
+	})
+	if err != nil {
+		t.Error(err)
 	}
 	if s := onTerminal(new(bytes.Buffer)); s != (style{}) {
 		t.Errorf("a buffer counts as a terminal: %+v", s)

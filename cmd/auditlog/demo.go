@@ -23,8 +23,8 @@ import (
 	"unicode"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
+	"example.com/auditlog"
 	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/config"
 	"example.com/auditlog/internal/sim/auditapi"
@@ -49,17 +49,18 @@ func demoCommand() *cobra.Command {
 	var o demoOptions
 	c := &cobra.Command{
 		Use:   "demo",
-		Short: "Show the whole at work on a simulated API and bucket",
-		Long: `demo does the main job before your eyes, with no account, no key and no cloud: a
-simulated audit log API, a bucket that is a directory, and between them the real
-function, served by Google's Functions Framework and triggered as Pub/Sub does it.
-At the end it compares every record of the API with every line that the feed
-got; the exit status is 1 if one is missing, repeated or changed.
+		Short: "Demonstrate the collector on a simulated API and bucket",
+		Long: `demo needs no account, no key and no cloud. It starts a simulated audit log API and
+a bucket that is a directory. Between them is the real function, served by Google's
+Functions Framework and triggered as Pub/Sub does it. At the end demo compares every
+record of the API with every line that the feed got; the exit status is 1 if one is
+missing, repeated or changed.
 
-With --chaos, API and bucket fail in every way they can, and runs race each other
-and are killed on the way. The promise stays the same.
+With --chaos, the API and the bucket fail in every way they can, and runs race each
+other and are killed on the way. The promise stays the same.
 
-The directory is kept, for you to look into.`,
+The directory is kept, for you to look into. "auditlog sandbox" is the same
+simulation for you to run commands against.`,
 		Example: `  auditlog demo
   auditlog demo --chaos
   auditlog demo --chaos --seed 7 --dir /tmp/chaos-7`,
@@ -92,6 +93,7 @@ type demo struct {
 	width                    int    // of the reader's terminal
 	rand                     *rand.Rand
 	shown                    map[string]bool // objects
+	announced, collected     int             // records, as the reader has been told
 	runs                     int
 	faults                   faults
 
@@ -113,7 +115,13 @@ func runDemo(o demoOptions) error {
 		err = d.story()
 	}
 	// Whatever kept the story from its end, the comparison shows where it stands.
-	return errors.Join(err, d.verdict())
+	err = errors.Join(err, d.verdict())
+	d.printf("\n")
+	d.line("bucket", "%s", filepath.Join(d.dir, d.bucket))
+	if !o.logs {
+		d.line("log", "%s", filepath.Join(d.dir, "function.log"))
+	}
+	return err
 }
 
 // newDemo sets the stage: the world, the function's environment, the function.
@@ -124,13 +132,10 @@ func newDemo(o demoOptions) (*demo, error) {
 	}
 	d := &demo{
 		demoOptions: o,
-		width:       100,
+		width:       cmp.Or(columns(o.out), 100),
 		rand:        rand.New(rand.NewPCG(o.seed, 0)),
 		shown:       map[string]bool{},
 		records:     auditapi.NewGenerator(o.seed),
-	}
-	if w, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && w > 40 {
-		d.width = w
 	}
 	if d.World, err = world.New(world.Options{Dir: o.dir, Buckets: []string{"demo-logs"}}); err != nil {
 		return nil, err
@@ -147,8 +152,7 @@ func newDemo(o demoOptions) (*demo, error) {
 		if err != nil {
 			return nil, err
 		}
-		// The function logs to whatever this is.
-		os.Stderr = f
+		os.Stderr, auditlog.Logs = f, f
 		log.SetOutput(f)
 	}
 	if err := d.serve(); err != nil {
@@ -156,11 +160,7 @@ func newDemo(o demoOptions) (*demo, error) {
 	}
 	d.APIFaults.SetHooks(d.keepGrowing, nil)
 
-	d.printf("The function reads a simulated audit log API and writes to a bucket that is a directory.\n\n")
-	d.line("bucket", "%s", filepath.Join(o.dir, d.bucket))
-	if !o.logs {
-		d.line("log", "%s", filepath.Join(o.dir, "function.log"))
-	}
+	d.printf("%s\n\n", wrappedLine("The function reads a simulated audit log API, and writes to a bucket that is a directory.", d.width))
 	d.line("API", "%s", d.APIBase())
 	d.line("function", "http://%s/", d.address)
 	if o.chaos {
@@ -259,7 +259,7 @@ func (d *demo) story() error {
 	for i, s := range steps {
 		d.begin(s.title)
 		s.first()
-		d.line("API", "holds %d records", len(d.API.Records()))
+		d.announce()
 		if err := d.deliver(d.event()); err != nil {
 			return err
 		}
@@ -404,11 +404,13 @@ func (d *demo) show(records int) (fresh int) {
 			continue
 		}
 		lines := bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n"))
+		d.collected += len(lines)
 		d.line("object", "%s, %s:", o.Name, audit.Count(len(lines), "record"))
 		for _, l := range lines[:min(records, len(lines))] {
-			d.line("", "%s", l)
+			d.sample(l)
 		}
 	}
+	d.account()
 	s, err := d.state()
 	if err != nil {
 		d.line("state", "%v", err)
@@ -423,6 +425,23 @@ func (d *demo) show(records int) (fresh int) {
 		d.line("", "left to read: %s back to %s", clock(cmp.Or(w.AfterAt, w.Lte)), clock(w.Gte))
 	}
 	return fresh
+}
+
+// announce says how many records there are before a run.
+func (d *demo) announce() {
+	d.announced = len(d.API.Records())
+	d.line("API", "holds %s", audit.Count(d.announced, "record"))
+}
+
+// account says what has become of the records: more may have come than were announced.
+func (d *demo) account() {
+	before := d.announced
+	d.announced = len(d.API.Records())
+	text := fmt.Sprintf("%s published, %s left", audit.Count(d.collected, "record"), audit.Count(d.announced-d.collected, "record"))
+	if came := d.announced - before; came > 0 {
+		text += fmt.Sprintf("; %s came during the run", audit.Count(came, "record"))
+	}
+	d.line("so far", "%s", text)
 }
 
 func (d *demo) state() (s state.State, err error) {
@@ -479,21 +498,31 @@ func (d *demo) verdict() error {
 // begin begins a step.
 func (d *demo) begin(title string) {
 	d.runs++
-	d.printf("\nRun %d: %s\n", d.runs, title)
+	d.printf("\n%s\n", wrappedLine(fmt.Sprintf("Run %d: %s", d.runs, title), d.width))
 }
 
-// line prints one line of a step, cut to the reader's terminal.
+// line prints one line of a step.
 func (d *demo) line(label, format string, args ...any) {
-	text := []rune(fmt.Sprintf("  %-8s  ", label) + fmt.Sprintf(format, args...))
-	for i, r := range text {
-		if !unicode.IsPrint(r) {
-			text[i] = '·' // records hold what a terminal would obey
-		}
-	}
+	d.printf("%s\n", wrappedLine(plain(fmt.Sprintf("  %-8s  ", label)+fmt.Sprintf(format, args...)), d.width))
+}
+
+// sample prints a record, cut to the reader's terminal.
+func (d *demo) sample(record []byte) {
+	text := []rune(plain(fmt.Sprintf("%12s%s", "", record)))
 	if len(text) > d.width {
 		text = append(text[:d.width-1], '…')
 	}
 	d.printf("%s\n", string(text))
+}
+
+// plain is text without what a terminal would obey.
+func plain(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '·'
+		}
+		return r
+	}, text)
 }
 
 func (d *demo) printf(format string, args ...any) {

@@ -37,9 +37,9 @@ func run() int {
 records, as one object of JSON lines a run, under a Cloud Storage prefix that a
 Google SecOps feed reads: none lost, none repeated, none changed, whatever
 fails. In production it is a function that a Pub/Sub topic triggers; this
-command is the same code at your own hands.
+command runs the same code by hand.
 
-Exit status: 0 success, 1 failure, 2 wrong usage.`,
+"auditlog help exit" has the exit statuses.`,
 		Example: `  # See it at work, with nothing but this binary:
   auditlog demo
 
@@ -62,7 +62,8 @@ Exit status: 0 success, 1 failure, 2 wrong usage.`,
 		begun = true
 		return nil
 	}
-	root.AddCommand(demoCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), verifyCommand(), udmCommand(), settingsTopic())
+	root.AddCommand(demoCommand(), sandboxCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), verifyCommand(), udmCommand(), versionCommand(), settingsTopic(), exitTopic())
+	wrapHelp(root, os.Stdout)
 
 	err := root.Execute()
 	if err != nil && !errors.Is(err, errLogged) {
@@ -76,6 +77,50 @@ Exit status: 0 success, 1 failure, 2 wrong usage.`,
 	}
 	fmt.Fprintln(stderr, "Run 'auditlog help' for usage.")
 	return exitUsage
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), auditlog.Version) },
+	}
+}
+
+// loadConfig reads the settings, and says of bad ones where they are explained.
+func loadConfig(environment map[string]string) (config.Config, error) {
+	cfg, err := config.Load(environment)
+	if err != nil {
+		err = fmt.Errorf(`%w; "auditlog help settings" explains each`, err)
+	}
+	return cfg, err
+}
+
+// exitTopic explains the exit statuses.
+func exitTopic() *cobra.Command {
+	return &cobra.Command{
+		Use:   "exit",
+		Short: "The exit statuses of all commands",
+		Long: `Exit statuses:
+
+  0  success: the command has done all of what it was asked for
+  1  failure: the last lines say what is wrong
+  2  wrong usage: nothing was begun
+
+What counts as failure:
+
+  demo      a record is missing, repeated or changed
+  run       the run has not got everything. MAX_RECORDS of it is success
+  backfill  the range is not collected; with --detach, not in the backlog
+  check     a check has failed, or was interrupted; with --strict also a warning
+  status    the verdict is NOT OK, or something could not be read; the rest is shown
+  verify    not all that was asked for is checked and right
+  udm       not all was read and mapped
+  serve     the server could not start, or has stopped
+
+A signal that ends the process at once makes it 128 and the signal's number: 130 after Ctrl-C.`,
+	}
 }
 
 // settingsTopic explains the settings, and prints them.
@@ -93,7 +138,7 @@ func settingsTopic() *cobra.Command {
 	return &cobra.Command{
 		Use:   "settings",
 		Short: "The settings of the collector: all are environment variables",
-		Long: `All commands but demo and udm take their settings from the environment, under the names that
+		Long: `All commands but demo, sandbox and udm take their settings from the environment, under the names that
 the function has in the cloud, or from the file of --env-file, which has lines of NAME=VALUE. That
 may be the file that deploy/deploy.sh deploys from. The key is never in it. The command itself prints
 those of the file, or else of the environment, with all defaults and without the key.

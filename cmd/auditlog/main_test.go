@@ -1,12 +1,17 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,6 +23,7 @@ import (
 	"example.com/auditlog/internal/plan"
 	"example.com/auditlog/internal/sim/auditapi"
 	"example.com/auditlog/internal/sim/world"
+	"example.com/auditlog/internal/state"
 )
 
 func TestMain(m *testing.M) {
@@ -32,7 +38,10 @@ func TestMain(m *testing.M) {
 //	tenant N                 add N tenant-scoped records of the last hour
 //	complete                 fail unless the world's feed has got each record once, unchanged
 //	freeport                 set PORT to a port that nobody uses
-//	trigger                  send the function on PORT an event, as soon as it is served
+//	trigger                  send the function on PORT an event, as soon as it is served; with !, it must fail
+//	refuse                   let the API refuse every request
+//	python HOURS             write the state of the Python function that ran so many hours ago
+//	follow                   run the command that the last one's standard error advises
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -48,7 +57,10 @@ func TestScripts(t *testing.T) {
 			"tenant":   addTenant,
 			"complete": complete,
 			"freeport": freePort,
+			"refuse":   refuse,
 			"trigger":  trigger,
+			"python":   pythonState,
+			"follow":   followRemedy,
 		},
 	})
 }
@@ -110,6 +122,23 @@ func addTenant(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
+func pythonState(ts *testscript.TestScript, _ bool, args []string) {
+	age, err := time.ParseDuration(args[0] + "h")
+	ts.Check(err)
+	state := fmt.Sprintf(`{"last_effective_at": %d, "last_run": "x"}`, time.Now().Add(-age).Unix())
+	ts.Check(fixtureOf(ts).world.Bucket.Write(ts.Getenv("GCS_BUCKET"), ts.Getenv("STATE_KEY"), []byte(state)))
+}
+
+var advised = regexp.MustCompile(`auditlog backfill --again --from \S+Z --to [-0-9:TZ]+Z`)
+
+func followRemedy(ts *testscript.TestScript, _ bool, _ []string) {
+	command := strings.Fields(advised.FindString(ts.ReadFile("stderr")))
+	if len(command) == 0 {
+		ts.Fatalf("nothing is advised")
+	}
+	ts.Check(ts.Exec(command[0], command[1:]...))
+}
+
 func complete(ts *testscript.TestScript, _ bool, _ []string) {
 	w := fixtureOf(ts).world
 	ts.Check(w.Check())
@@ -127,13 +156,46 @@ func freePort(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("PORT", port)
 }
 
-func trigger(ts *testscript.TestScript, _ bool, _ []string) {
+func refuse(ts *testscript.TestScript, _ bool, _ []string) {
+	fixtureOf(ts).world.API.SetForbidden(true)
+}
+
+func trigger(ts *testscript.TestScript, neg bool, _ []string) {
 	address := "127.0.0.1:" + ts.Getenv("PORT")
 	ts.Check(await(address, nil))
 	status, err := post(address, 1)
 	ts.Check(err)
-	if status != http.StatusOK {
+	if (status == http.StatusOK) == neg {
 		ts.Fatalf("the event was answered with %d", status)
+	}
+}
+
+// TestOnlyJSON: what others print is not lost where only JSON may leave.
+func TestOnlyJSON(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr := os.Stdout, os.Stderr
+	defer func() {
+		os.Stdout, os.Stderr = stdout, stderr
+		log.SetOutput(stderr)
+	}()
+	os.Stderr = w
+	if _, err := onlyJSON(); err != nil {
+		t.Fatal(err)
+	}
+	printed := bufio.NewReader(r)
+	for i, print := range []func(){
+		func() { fmt.Print("\nWARNING: text\n") },
+		func() { fmt.Fprint(os.Stderr, "WARNING: text\n") },
+		func() { log.Print("WARNING: text") },
+	} {
+		print()
+		line, err := printed.ReadString('\n')
+		if !strings.HasPrefix(line, "{") || !strings.Contains(line, `WARNING: text"}`) {
+			t.Errorf("%d: what is printed comes out as %q, %v", i, line, err)
+		}
 	}
 }
 
@@ -160,6 +222,18 @@ func TestConsole(t *testing.T) {
 	c.clear()
 	if got := screen(out.String()); got != want {
 		t.Errorf("cleared, the terminal shows\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestBackfillDone: what was collected before does not count.
+func TestBackfillDone(t *testing.T) {
+	b := newBackfilled(state.Backfilled{
+		Asked: state.Span{Gte: 0, Lte: 999}, Parts: []state.Span{{Gte: 100, Lte: 149}}, Waiting: []state.Span{{Gte: 300, Lte: 349}},
+	}, false)
+	for reached, want := range map[int64]float64{0: 0, 900: 0, 350: 0, 325: .25, 200: .5, 125: .75, 100: 1, 50: 1} {
+		if got := b.done(reached); got != want {
+			t.Errorf("reached %d: %v, want %v", reached, got, want)
+		}
 	}
 }
 

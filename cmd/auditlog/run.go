@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,11 +21,11 @@ import (
 	"example.com/auditlog"
 	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/cloudlog"
-	"example.com/auditlog/internal/config"
 )
 
 func runCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	c := &cobra.Command{
 		Use:   "run",
 		Short: "Do one run in the foreground",
 		Long: `run does what the function does for one event, and ends. Settings are read from
@@ -33,6 +34,8 @@ deployed function: of runs at the same time, one commits.
 
 Logs go to standard error: as JSON, or on a terminal as plain lines below which
 the progress is shown. One line on standard output sums up what was collected.
+With --json that is a JSON object instead: the figures of the log's last entry,
+and "watermark_time". A failed run prints them, too.
 
 SIGINT (Ctrl-C) or SIGTERM ends the reading: what has been read is committed, the
 rest is left to the next run, and the exit status is 1. A second signal ends the
@@ -42,22 +45,27 @@ Exit status: 0 when the run got everything, or MAX_RECORDS of it; 1 when not.`,
 		Example: `  GCS_BUCKET=my-bucket OPENAI_ADMIN_KEY=sk-admin-... auditlog run`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runOnce(cmd.Context(), cmd.OutOrStdout())
+			return runOnce(cmd.Context(), cmd.OutOrStdout(), asJSON)
 		},
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print the figures as JSON")
+	return c
 }
 
 // runOnce does a run.
-func runOnce(ctx context.Context, stdout io.Writer) error {
+func runOnce(ctx context.Context, stdout io.Writer, asJSON bool) error {
 	return operate(ctx, func(ctx context.Context, o *operator) error {
 		if o.screen != nil {
 			o.collector.Progress = o.screen.progress
 		}
 		sum, err := o.run(ctx)
+		switch {
+		case asJSON:
+			return errors.Join(err, printJSON(stdout, figuresOf(sum)))
 		// The figures of a failed run may count what it has not committed; with an
 		// object they are good.
-		if err == nil || sum.Object != "" {
-			fmt.Fprintln(stdout, summary(sum))
+		case err == nil || sum.Object != "":
+			fmt.Fprintln(stdout, wrappedLine(summary(sum), columns(stdout)))
 		}
 		return err
 	})
@@ -87,7 +95,7 @@ func operate(ctx context.Context, f func(context.Context, *operator) error) erro
 		o.log.Warn("Interrupted: committing what has been read. A second signal ends the process at once")
 	})()
 
-	cfg, err := config.Load(env.ToMap(os.Environ()))
+	cfg, err := loadConfig(env.ToMap(os.Environ()))
 	if err == nil {
 		o.collector, err = auditlog.New(ctx, cfg, auditlog.Options{})
 	}
@@ -110,6 +118,18 @@ func (o *operator) run(ctx context.Context) (auditlog.Summary, error) {
 	return sum, err
 }
 
+// figuresOf has a run's figures under their names in the log.
+func figuresOf(s auditlog.Summary) map[string]any {
+	figures := map[string]any{}
+	for _, a := range s.LogValue().Group() {
+		figures[a.Key] = a.Value.Any()
+	}
+	if s.Watermark > 0 {
+		figures["watermark_time"] = time.Unix(s.Watermark, 0).UTC()
+	}
+	return figures
+}
+
 // summary is what a run has come to, in one line.
 func summary(s auditlog.Summary) string {
 	written := "no new records"
@@ -117,8 +137,8 @@ func summary(s auditlog.Summary) string {
 		written = fmt.Sprintf("%s in %s", audit.Count(s.Records, "record"), s.Object)
 	}
 	left := "nothing left"
-	if s.OpenWindows > 0 {
-		left = audit.Count(s.OpenWindows, "window") + " left for the next runs"
+	if n := s.OpenWindows + s.Backfills; n > 0 {
+		left = audit.Count(n, "window") + " left for the next runs"
 	}
 	return fmt.Sprintf("%s; watermark %s; %s", written, time.Unix(s.Watermark, 0).UTC().Format(time.RFC3339), left)
 }
@@ -137,7 +157,7 @@ func newConsole(w io.Writer) *console {
 		progressbar.OptionShowIts(),
 		progressbar.OptionSetItsString("records"),
 		progressbar.OptionClearOnFinish(),
-		progressbar.OptionSetSpinnerChangeInterval(0), // drawn by progress alone, never behind its back
+		progressbar.OptionSetSpinnerChangeInterval(0), // only progress draws it
 	)}
 }
 
@@ -175,7 +195,7 @@ func (c *console) Handle(_ context.Context, r slog.Record) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.bar.Clear()
-	_, err := fmt.Fprintln(c.w, line.String())
+	_, err := fmt.Fprintln(c.w, wrappedLine(line.String(), columns(c.w)))
 	return err
 }
 

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"fmt"
+	"log"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -10,8 +13,9 @@ import (
 	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
 	"github.com/caarlos0/env/v11"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
-	"example.com/auditlog/internal/config"
+	"example.com/auditlog/internal/cloudlog"
 )
 
 func serveCommand() *cobra.Command {
@@ -22,8 +26,10 @@ func serveCommand() *cobra.Command {
 		Long: `serve runs the function as the cloud does, through Google's Functions Framework,
 on the port of PORT (default 8080). It does a run for each Pub/Sub event that
 is posted to it. Settings are read from the environment; "auditlog help settings"
-lists them. Starting makes no request to the API or the bucket. Logs go to
-standard error.
+lists them. Starting makes no request to the API or the bucket.
+
+Logs go to standard error. Where that is no terminal, each line is a JSON object,
+and there is no other output.
 
 It listens on 127.0.0.1 alone: the server asks nobody who they are (in the cloud
 the platform does), and nobody else on your network should be able to trigger
@@ -37,19 +43,25 @@ Cloud Run. A second one ends the server at once.`,
   PORT=9000 auditlog serve --host 0.0.0.0`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// Better said now than at the first event.
-			if _, err := config.Load(env.ToMap(os.Environ())); err != nil {
+			if term.IsTerminal(int(os.Stderr.Fd())) {
+				return serveSettings(host, func(address string) {
+					fmt.Fprintf(cmd.OutOrStdout(), howToTrigger, address, eventType, eventSource)
+				})
+			}
+			log, err := onlyJSON()
+			if err != nil {
 				return err
 			}
-			port := cmp.Or(os.Getenv("PORT"), "8080")
-			address := net.JoinHostPort(host, port)
-			// The framework would say so only after the lines below.
-			l, err := net.Listen("tcp", address)
-			if err != nil {
-				return fmt.Errorf("serving the function: %w", err)
-			}
-			l.Close()
-			fmt.Fprintf(cmd.OutOrStdout(), `Serving the function on http://%s/; Ctrl-C ends it. Trigger a run with:
+			err = serveSettings(host, func(address string) { log.Info("Serving the function on http://" + address + "/") })
+			log.Error(err.Error()) // it ends no other way
+			return errLogged
+		},
+	}
+	c.Flags().StringVar(&host, "host", "127.0.0.1", "address to listen on")
+	return c
+}
+
+const howToTrigger = `Serving the function on http://%s/; Ctrl-C ends it. Trigger a run with:
 
 curl -i http://%[1]s/ \
   -H 'Content-Type: application/json' \
@@ -58,12 +70,51 @@ curl -i http://%[1]s/ \
   -H 'ce-source: %s' \
   -d '{"message":{"data":"","messageId":"1"}}'
 
-`, address, eventType, eventSource)
-			return serve(host, port)
-		},
+`
+
+// serveSettings serves the function with the environment's settings. It calls ready before, and
+// returns only where that fails.
+func serveSettings(host string, ready func(address string)) error {
+	// Better said now than at the first event.
+	if _, err := loadConfig(env.ToMap(os.Environ())); err != nil {
+		return err
 	}
-	c.Flags().StringVar(&host, "host", "127.0.0.1", "address to listen on")
-	return c
+	port := cmp.Or(os.Getenv("PORT"), "8080")
+	address := net.JoinHostPort(host, port)
+	// The framework would say so only after ready.
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("serving the function: %w", err)
+	}
+	l.Close()
+	ready(address)
+	return serve(host, port)
+}
+
+// onlyJSON makes log entries of what else is printed, by the framework and by Go's HTTP server, and
+// returns the logger of these. The function's own logs do not take this way: they must be out when
+// the process is killed.
+func onlyJSON() (*slog.Logger, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	logger := cloudlog.New(os.Stderr)
+	os.Stdout, os.Stderr = w, w
+	log.SetOutput(w)
+	go func() {
+		lines := bufio.NewReader(r)
+		for {
+			line, err := lines.ReadString('\n')
+			if err != nil {
+				return
+			}
+			if text := strings.TrimSpace(line); text != "" {
+				logger.Warn(text)
+			}
+		}
+	}()
+	return logger, nil
 }
 
 // serve serves the function. It returns only where that fails, and makes no

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +19,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"example.com/auditlog/internal/config"
 	"example.com/auditlog/internal/report"
 	"example.com/auditlog/internal/store"
 )
@@ -28,31 +27,30 @@ func statusCommand() *cobra.Command {
 	o := statusOptions{maxBytes: 256 << 20}
 	c := &cobra.Command{
 		Use:   "status",
-		Short: "Show how the collection stands",
+		Short: "Show how far the collection is",
 		Long: `status reads the state and the objects under the feed prefix, and changes neither.
-It shows the watermark and the lag, the last run, what is covered, the backlog,
-the staged object, the newest objects with their records and sizes, and the
-records of each hour as a chart. Records are counted by reading the objects of
-the last --days, the newest first, up to --max-bytes in all; the page of --html
-has the same as plots. What the feed has deleted after transfer is not counted.
+It begins with a verdict: OK if new records lag by no more than --max-lag. Backfills do not count. Then
+it shows what is left to read, the backfills under way, what is set aside, what is covered and the
+gaps, the staged object, the newest objects, and the records of each hour as a chart.
 
-Settings are the function's; OPENAI_ADMIN_KEY is not needed. Reading needs the
-role Storage Object Viewer on the bucket. Without a terminal the figures come as
-lines of a name and values, separated by tabs.
+Records are counted by reading the objects of the last --days, the newest first, up to --max-bytes in
+all. What the feed has deleted after transfer is not counted. --html writes all of it as a page with
+plots, and prints only the verdict.
 
-Exit status: 0 when all could be read, however far behind the collection is, and
-also where no run has committed yet; 1 when the state is damaged, or something
-could not be read; 2 for wrong usage.`,
+Settings are the function's; OPENAI_ADMIN_KEY is not needed. Reading needs the role Storage Object
+Viewer on the bucket. Without a terminal each figure is a line: a name and values, separated by tabs.`,
 		Example: `  export GCS_BUCKET=my-bucket STATE_KEY=state/openai-auditlog/state.json
   auditlog status
-  auditlog status --json | jq .state.lag_seconds
+  auditlog status --max-lag 2h --json | jq .state.lag_seconds
   auditlog status --days 14 --html status.html`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if o.days < 1 || o.days > 366 {
+			switch {
+			case o.days < 1 || o.days > 366:
 				return fmt.Errorf("invalid argument %q for \"--days\": it must be 1 to 366", strconv.Itoa(o.days))
-			}
-			if o.json && o.html == "-" {
-				return errors.New("--json and --html - both want standard output")
+			case o.maxLag < 0:
+				return errors.New("--max-lag must not be negative")
+			case o.json && o.html != "":
+				return errors.New("--json and --html exclude each other")
 			}
 			return cobra.NoArgs(cmd, args)
 		},
@@ -64,6 +62,7 @@ could not be read; 2 for wrong usage.`,
 	}
 	c.Flags().IntVar(&o.days, "days", 3, "read the objects of this many days")
 	c.Flags().Var(&o.maxBytes, "max-bytes", "read no more of them than this, such as 500MB or 1GiB")
+	c.Flags().DurationVar(&o.maxLag, "max-lag", 0, "the verdict is not OK if new records lag by more, such as 2h or 90m (default: twice INTERVAL_MINUTES, and an hour)")
 	c.Flags().BoolVar(&o.json, "json", false, "print one JSON object")
 	c.Flags().StringVar(&o.html, "html", "", "write a page with plots to this file; - for standard output")
 	return c
@@ -72,6 +71,7 @@ could not be read; 2 for wrong usage.`,
 type statusOptions struct {
 	days     int
 	maxBytes byteSize
+	maxLag   time.Duration
 	json     bool
 	html     string
 }
@@ -79,11 +79,12 @@ type statusOptions struct {
 // statusTime bounds the whole: the storage client would try for ever.
 const statusTime = 10 * time.Minute
 
-// showStatus shows all that can be read, and returns why the rest cannot.
+// showStatus shows all that can be read, and returns why the rest cannot, or errLogged if the verdict
+// is not OK.
 func showStatus(ctx context.Context, stdout io.Writer, o statusOptions) error {
 	ctx, cancel := context.WithTimeout(ctx, statusTime)
 	defer cancel()
-	cfg, err := config.Load(withoutKey(env.ToMap(os.Environ())))
+	cfg, err := loadConfig(withoutKey(env.ToMap(os.Environ())))
 	if err != nil {
 		return err
 	}
@@ -93,31 +94,32 @@ func showStatus(ctx context.Context, stdout io.Writer, o statusOptions) error {
 	}
 	st := store.New(client, store.Options{Layout: cfg.Layout(), Step: cfg.StepTimeout()})
 	r, err := report.Read(ctx, st, time.Now().Truncate(time.Second), report.Options{
-		Days: o.days, MaxBytes: int64(o.maxBytes), TenantEvents: cfg.TenantEvents, Progress: progress,
+		Days: o.days, MaxBytes: int64(o.maxBytes), TenantEvents: cfg.TenantEvents, MaxLag: cmp.Or(o.maxLag, cfg.MaxLag()), Progress: progress,
 	})
 	if r == nil {
 		return err
 	}
-	return errors.Join(showReport(stdout, r, o), err)
+	if err := errors.Join(showReport(stdout, r, o), err); err != nil || r.OK {
+		return err
+	}
+	return errLogged // as the verdict
 }
 
 func showReport(stdout io.Writer, r *report.Report, o statusOptions) error {
-	switch o.html {
-	case "":
-	case "-":
+	switch {
+	case o.json:
+		return printJSON(stdout, r)
+	case o.html == "-":
 		return report.HTML(stdout, r)
-	default:
+	case o.html != "":
 		if err := writePage(o.html, func(w io.Writer) error { return report.HTML(w, r) }); err != nil {
 			return err
 		}
+		_, err := fmt.Fprintf(stdout, "%s\nThe page is in %s.\n", r.Headline(), o.html)
+		return err
 	}
-	if o.json {
-		enc := json.NewEncoder(stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(r)
-	}
-	if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return report.Screen(f, r, colours())
+	if width := columns(stdout); width > 0 {
+		return report.Screen(stdout, r, width, colours())
 	}
 	return report.Plain(stdout, r)
 }

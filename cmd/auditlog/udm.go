@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/term"
 
 	"example.com/auditlog/internal/audit"
+	"example.com/auditlog/internal/store"
 	"example.com/auditlog/internal/udm"
 )
 
@@ -26,15 +28,15 @@ func udmCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "udm [FILE | gs://BUCKET/OBJECT | -]...",
 		Short: "Show records as Google SecOps will: as UDM events",
-		Long: `udm reads records, as the collector writes them, one a line, and prints the UDM
-events that the mapping table of Google's guide makes of them: a look at what
-SecOps will show, before a feed is set up. What the table leaves open is assumed;
-docs/udm.md says how.
+		Long: `udm reads records, as the collector writes them, one a line, or pages, as the API
+answers, and prints the UDM events that the mapping table of Google's guide makes of
+them: a look at what SecOps will show, before a feed is set up. What the table leaves
+open is assumed; docs/udm.md says how.
 
 It reads files, standard input (- or no argument), and objects: gs://BUCKET/OBJECT,
-or with a / at the end or a * in the name, all that match and end in .ndjson.
-For objects it needs the role Storage Object Viewer on the bucket, and credentials
-as "auditlog help settings" tells.
+or with a / at the end or a * in the name, all that match and end in .ndjson. Each
+may be compressed by gzip. For objects it needs the role Storage Object Viewer on the bucket, and credentials
+as "auditlog help settings" explains.
 
 On a terminal each event is a block, with the time, the event type and the summary
 first. Elsewhere, or with --json, it is a line of JSON with UDM's field names.
@@ -44,7 +46,8 @@ of records that have them: what a parser extension would have to add. A field of
 the table is among them where its value is of no use there, such as a latitude
 that is no number. With --json the list is one JSON object.
 
-Lines that are no JSON objects are told on standard error, and left out.
+Lines that are not JSON objects are reported on standard error, the first ten of them,
+and left out.
 
 Exit status: 0 if all was read and mapped, 1 if not.`,
 		Example: `  auditlog udm openai_auditlog_20260213_110000.ndjson
@@ -61,7 +64,10 @@ Exit status: 0 if all was read and mapped, 1 if not.`,
 
 type udmOptions struct{ fields, json bool }
 
-// runUDM prints events while it reads. Problems are told as they come, and do
+// maxComplaints is how many malformed lines are reported: of a file of another kind, all are.
+const maxComplaints = 10
+
+// runUDM prints events while it reads. Problems are reported as they come, and do
 // not keep it from the rest.
 func runUDM(ctx context.Context, o udmOptions, names []string) error {
 	v := &udmView{out: bufio.NewWriter(os.Stdout)}
@@ -75,6 +81,9 @@ func runUDM(ctx context.Context, o udmOptions, names []string) error {
 	}
 	if len(names) == 0 {
 		names = []string{"-"}
+	}
+	if slices.Contains(names, "-") && term.IsTerminal(int(os.Stdin.Fd())) {
+		v.tell("Reading records from this terminal, one a line; Ctrl-D ends them.")
 	}
 	if err := v.read(ctx, names); err != nil {
 		return err
@@ -118,7 +127,7 @@ func (v *udmView) read(ctx context.Context, names []string) error {
 			}
 			if err != nil {
 				v.failed = true
-				v.tell("auditlog: %v", err)
+				v.tell("auditlog: %s", store.Plain(err))
 			}
 		}
 	}
@@ -127,13 +136,14 @@ func (v *udmView) read(ctx context.Context, names []string) error {
 
 func (v *udmView) input(in udm.Input) error {
 	defer in.Close()
-	err := udm.Lines(in, v.flush, func(n int, line []byte, err error) error {
+	err := udm.Records(in, v.flush, func(n int, line []byte, err error) error {
 		if err == nil {
 			err = v.record(line)
 		}
 		if err != nil {
-			v.malformed++
-			v.tell("%s:%d: %v", in.Name, n, err)
+			if v.malformed++; v.malformed <= maxComplaints {
+				v.tell("%s:%d: %v", in.Name, n, err)
+			}
 		}
 		return v.writing
 	})
@@ -156,10 +166,24 @@ func show(print func(*udm.Event)) func(line []byte) error {
 
 func (v *udmView) flush() { v.writing = cmp.Or(v.writing, v.out.Flush()) }
 
-// tell tells of a problem, on a terminal in its place among the events.
+// tell reports a problem, on a terminal in its place among the events. Names of files and objects
+// may hold anything.
 func (v *udmView) tell(format string, args ...any) {
 	v.flush()
-	fmt.Fprintf(os.Stderr, format+"\n", args...)
+	fmt.Fprintln(os.Stderr, visible(fmt.Sprintf(format, args...)))
+}
+
+// visible escapes what a terminal would obey.
+func visible(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsGraphic(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
 }
 
 // terminal says whether standard output is one, and how many columns it has.

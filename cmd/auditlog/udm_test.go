@@ -15,7 +15,7 @@ import (
 // TestUDM types whole udm commands. Besides those of TestScripts, scripts have
 // these commands of their own:
 //
-//	upload FILE BUCKET OBJECT  write an object into the world's bucket
+//	upload FILE BUCKET OBJECT  write an object into the world's bucket; ^ in its name is the escape character
 //	deny PREFIX                answer 403 to who reads objects with that prefix
 //	documented                 fail unless docs/udm.md shows what the last command printed
 //
@@ -43,7 +43,8 @@ func TestUDM(t *testing.T) {
 }
 
 func uploadObject(ts *testscript.TestScript, _ bool, args []string) {
-	ts.Check(fixtureOf(ts).world.Bucket.Write(args[1], args[2], []byte(ts.ReadFile(args[0]))))
+	name := strings.ReplaceAll(args[2], "^", "\x1b")
+	ts.Check(fixtureOf(ts).world.Bucket.Write(args[1], name, []byte(ts.ReadFile(args[0]))))
 }
 
 func denyObjects(ts *testscript.TestScript, _ bool, args []string) {

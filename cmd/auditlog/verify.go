@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,12 +14,10 @@ import (
 	"github.com/caarlos0/env/v11"
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"example.com/auditlog"
 	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/cloudlog"
-	"example.com/auditlog/internal/config"
 	"example.com/auditlog/internal/openai"
 	"example.com/auditlog/internal/store"
 	"example.com/auditlog/internal/verify"
@@ -39,8 +36,8 @@ With --repair it then adds what is missing, and nothing else, as one object, thr
 the same commit as a run: it is safe beside the deployed function. It refuses where
 anything of the range is not checkable, since it could write that again.
 
-TIME is a date (2026-11-01, UTC; as the end, the day included), an RFC 3339 time,
-or how long ago (30d, 12h). Without --from and --to the range is all that can be
+TIME is a day (2026-11-01, yesterday, today; UTC; as the end, the day included), a
+time (RFC 3339, now) or how long ago (2w, 30d, 12h, 90m). Without --from and --to the range is all that can be
 checked: what is collected, up to what the next runs read again.
 
   missing        the API has it, no object does
@@ -52,10 +49,7 @@ checked: what is collected, up to what the next runs read again.
   foreign        the API no longer has it; noted, no fault
 
 Settings are the function's, OPENAI_ADMIN_KEY included. Reading needs the role
-Storage Object Viewer on the bucket, --repair those of the function.
-
-Exit status: 0 when all that was asked for is checked and right; 1 when not; 2 for
-wrong usage.`,
+Storage Object Viewer on the bucket, --repair those of the function.`,
 		Example: `  auditlog verify --from 8d
   auditlog verify --from 2026-10-01 --to 2026-10-31 --json`,
 		Args: func(cmd *cobra.Command, args []string) (err error) {
@@ -94,7 +88,7 @@ type verifyOptions struct {
 }
 
 func verifyRange(ctx context.Context, stdout io.Writer, o verifyOptions) error {
-	cfg, err := config.Load(env.ToMap(os.Environ()))
+	cfg, err := loadConfig(env.ToMap(os.Environ()))
 	if err != nil {
 		return err
 	}
@@ -106,8 +100,8 @@ func verifyRange(ctx context.Context, stdout io.Writer, o verifyOptions) error {
 	transport := openai.NewTransport()
 	api := openai.New(openai.Options{Base: cfg.BaseURL, Key: cfg.AdminKey, Agent: "auditlog/" + auditlog.Version, Transport: transport, Backoff: openai.DefaultBackoff})
 	o.Tenant, o.PageSize, o.Concurrency, o.Overlap = cfg.TenantEvents, cfg.PageSize, cfg.Concurrency, cfg.Overlap
-	bar := newBar(io.Discard)
-	if term.IsTerminal(int(os.Stderr.Fd())) {
+	onTerminal, bar := columns(os.Stderr) > 0, newBar(io.Discard)
+	if onTerminal {
 		bar = newBar(os.Stderr)
 	}
 	o.Progress = func(done float64) { bar.Set(int(done * barSteps)) }
@@ -124,20 +118,17 @@ func verifyRange(ctx context.Context, stdout io.Writer, o verifyOptions) error {
 	if report == nil {
 		return err
 	}
-	if !term.IsTerminal(int(os.Stderr.Fd())) { // for alerts on a scheduled check
+	if !onTerminal { // for alerts on a scheduled check
 		level := slog.LevelInfo
 		if !report.Right {
 			level = slog.LevelError
 		}
 		cloudlog.New(os.Stderr).Log(ctx, level, "Verified: "+report.Verdict, "verify", report)
 	}
-	if err := errors.Join(err, showVerified(stdout, report, o.json)); err != nil {
+	if err := errors.Join(err, showVerified(stdout, report, o.json)); err != nil || report.Right {
 		return err
 	}
-	if !report.Right {
-		return errVerified
-	}
-	return nil
+	return errLogged // as the verdict
 }
 
 // repairWith lets a collector add what is missing.
@@ -163,15 +154,10 @@ func newBar(w io.Writer) *progressbar.ProgressBar {
 	)
 }
 
-// errVerified is a check whose report says what is not right.
-var errVerified = errors.New("not all is right")
-
 // showVerified prints what is found, and the verdict as the last line.
 func showVerified(w io.Writer, r *verify.Report, asJSON bool) error {
 	if asJSON {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(r)
+		return printJSON(w, r)
 	}
 	for _, kind := range r.Kinds() {
 		for _, f := range kind.First {

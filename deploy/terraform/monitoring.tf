@@ -1,17 +1,21 @@
-# deploy/monitoring has the metrics, alerts and the dashboard in the form of
-# Google's APIs, for this module and deploy.sh alike.
-
+# deploy/monitoring has metrics, alerts and dashboard in the form of Google's APIs, for this module and deploy.sh.
 locals {
   monitoring = "${path.module}/../monitoring"
   filled = {
     name        = var.name
     metric      = replace(var.name, "-", "_")
-    hours       = var.alert_hours
-    lag_seconds = var.alert_lag_seconds
-    readme_url  = var.readme_url
+    hours       = local.alert_hours
+    lag_seconds = 3600 * (local.alert_hours + 1)
   }
   metrics = { for f in fileset(local.monitoring, "metrics/*.json") : trimsuffix(basename(f), ".json") => jsondecode(templatefile("${local.monitoring}/${f}", local.filled)) }
   alerts  = { for f in fileset(local.monitoring, "alerts/*.json") : trimsuffix(basename(f), ".json") => jsondecode(templatefile("${local.monitoring}/${f}", local.filled)) }
+}
+
+check "somebody_is_told" {
+  assert {
+    condition     = length(var.notification_channels) > 0
+    error_message = "NOBODY IS TOLD WHEN ${var.name} FAILS: its alerts show in the console only. Set notification_channels."
+  }
 }
 
 resource "google_logging_metric" "this" {

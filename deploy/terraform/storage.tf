@@ -7,7 +7,7 @@ resource "google_storage_bucket" "logs" {
   labels                      = var.labels
   uniform_bucket_level_access = true
   public_access_prevention    = "enforced"
-  force_destroy               = false # the evidence outlives the collector
+  deletion_policy             = "ABANDON" # the evidence outlives the collector
 
   versioning {
     enabled = var.versioning
@@ -19,20 +19,18 @@ resource "google_storage_bucket" "logs" {
       retention_period = retention_policy.value * 24 * 3600
     }
   }
-
-  # Cloud Storage refuses both together.
-  lifecycle {
-    precondition {
-      condition     = !(var.versioning && var.retention_days > 0)
-      error_message = "A bucket has either versioning or a retention policy."
+  dynamic "encryption" {
+    for_each = var.kms_key[*]
+    content {
+      default_kms_key_name = encryption.value
     }
   }
-  depends_on = [google_project_service.this]
+  depends_on = [google_project_service.this, google_kms_crypto_key_iam_member.this]
 }
 
 # A retention policy forbids to replace and to delete; the state needs both.
 resource "google_storage_bucket" "state" {
-  count = var.retention_days > 0 ? 1 : 0
+  count = local.state_apart ? 1 : 0
 
   project                     = var.project
   name                        = local.state_bucket
@@ -40,7 +38,7 @@ resource "google_storage_bucket" "state" {
   labels                      = var.labels
   uniform_bucket_level_access = true
   public_access_prevention    = "enforced"
-  force_destroy               = false
+  deletion_policy             = "ABANDON"
 
   versioning {
     enabled = true
@@ -54,26 +52,33 @@ resource "google_storage_bucket" "state" {
       num_newer_versions         = 5
     }
   }
-  depends_on = [google_project_service.this]
+  dynamic "encryption" {
+    for_each = var.kms_key[*]
+    content {
+      default_kms_key_name = encryption.value
+    }
+  }
+  depends_on = [google_project_service.this, google_kms_crypto_key_iam_member.this]
 }
 
-# Managed folders bound what the collector can do within a bucket, and let it
-# list what lies in its own: a condition on object names would not, and then
-# neither a first run nor the sweep of old staged objects would work.
+# Managed folders bound what the collector can do within a bucket, and let it list its own folder. A condition on object
+# names would not: then neither a first run nor the sweep of old staged objects would work.
 
 resource "google_storage_managed_folder" "logs" {
-  bucket     = var.bucket
-  name       = "${local.prefix}/"
-  depends_on = [google_storage_bucket.logs]
+  bucket        = var.bucket
+  name          = "${local.prefix}/"
+  force_destroy = true # the objects stay
+  depends_on    = [google_storage_bucket.logs]
 }
 
 resource "google_storage_managed_folder" "state" {
-  bucket     = local.state_bucket
-  name       = "${local.state_folder}/"
-  depends_on = [google_storage_bucket.logs, google_storage_bucket.state]
+  bucket        = local.state_bucket
+  name          = "${local.state_folder}/"
+  force_destroy = true # the objects stay
+  depends_on    = [google_storage_bucket.logs, google_storage_bucket.state]
 }
 
-# Under the feed prefix it can create, and neither replace nor delete.
+# Under the feed prefix it can create objects, and neither replace nor delete them.
 resource "google_storage_managed_folder_iam_member" "logs_create" {
   bucket         = google_storage_managed_folder.logs.bucket
   managed_folder = google_storage_managed_folder.logs.name
@@ -81,10 +86,9 @@ resource "google_storage_managed_folder_iam_member" "logs_create" {
   member         = google_service_account.collector.member
 }
 
-# From a state bucket an object is published by a copy; whether one whose answer
-# was lost is there can only be read.
+# From a state bucket an object is published by a copy. If its answer is lost, only a read shows whether it is there.
 resource "google_storage_managed_folder_iam_member" "logs_read" {
-  count = var.retention_days > 0 ? 1 : 0
+  count = local.state_apart ? 1 : 0
 
   bucket         = google_storage_managed_folder.logs.bucket
   managed_folder = google_storage_managed_folder.logs.name

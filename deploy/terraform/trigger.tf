@@ -1,15 +1,14 @@
-# The function is called by a push subscription of our own, and not by Eventarc:
-# Eventarc makes and owns its subscription, with a back-off, a retention and dead
-# letters that could only be changed behind its back. These decide how often a
-# run that failed is tried again, and who hears of it.
+# Not Eventarc: it owns its subscription, whose back-off, retention and dead letters can only be changed outside Eventarc,
+# without its knowing. They decide how often a failed run is tried again, and who hears of it.
 
 resource "google_pubsub_topic" "trigger" {
   count = var.create_topic ? 1 : 0
 
-  project    = var.project
-  name       = local.topic
-  labels     = var.labels
-  depends_on = [google_project_service.this]
+  project      = var.project
+  name         = local.topic
+  labels       = var.labels
+  kms_key_name = var.kms_key
+  depends_on   = [google_project_service.this, google_kms_crypto_key_iam_member.this]
 }
 
 resource "google_pubsub_subscription" "push" {
@@ -28,9 +27,9 @@ resource "google_pubsub_subscription" "push" {
   }
 
   ack_deadline_seconds       = local.ack_deadline_seconds
-  message_retention_duration = "${var.retry_window_seconds}s"
+  message_retention_duration = "${local.retry_window_seconds}s"
   retry_policy {
-    minimum_backoff = "60s"
+    minimum_backoff = "${local.backoff_seconds}s"
     maximum_backoff = "600s"
   }
   dead_letter_policy {
@@ -49,13 +48,13 @@ resource "google_pubsub_subscription" "push" {
   ]
 }
 
-# What failed five times. Nothing is lost by it: the next run reads the same
-# records. It is kept to be looked at.
+# Messages that failed five times are kept here to be looked at. Nothing is lost: the next run reads the same records.
 resource "google_pubsub_topic" "dead_letter" {
-  project    = var.project
-  name       = "${var.name}-dead-letter"
-  labels     = var.labels
-  depends_on = [google_project_service.this]
+  project      = var.project
+  name         = "${var.name}-dead-letter"
+  labels       = var.labels
+  kms_key_name = var.kms_key
+  depends_on   = [google_project_service.this, google_kms_crypto_key_iam_member.this]
 }
 
 resource "google_pubsub_subscription" "dead_letter" {
@@ -77,37 +76,33 @@ resource "google_cloud_run_v2_service_iam_member" "push" {
   member   = google_service_account.push.member
 }
 
-locals {
-  pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
-}
-
 resource "google_service_account_iam_member" "push" {
   service_account_id = google_service_account.push.name
   role               = "roles/iam.serviceAccountTokenCreator"
-  member             = local.pubsub_agent
+  member             = google_project_service_identity.this["pubsub"].member
 }
 
 resource "google_pubsub_topic_iam_member" "dead_letter" {
   project = var.project
   topic   = google_pubsub_topic.dead_letter.name
   role    = "roles/pubsub.publisher"
-  member  = local.pubsub_agent
+  member  = google_project_service_identity.this["pubsub"].member
 }
 
 resource "google_pubsub_subscription_iam_member" "dead_letter" {
   project      = var.project
   subscription = google_pubsub_subscription.push.name
   role         = "roles/pubsub.subscriber"
-  member       = local.pubsub_agent
+  member       = google_project_service_identity.this["pubsub"].member
 }
 
-resource "google_cloud_scheduler_job" "hourly" {
+resource "google_cloud_scheduler_job" "this" {
   project     = var.project
   region      = var.region
   name        = var.name
   description = "Triggers the OpenAI audit log collector"
   schedule    = var.schedule
-  time_zone   = "Etc/UTC"
+  time_zone   = var.time_zone
 
   pubsub_target {
     topic_name = "projects/${var.project}/topics/${local.topic}"

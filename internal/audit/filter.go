@@ -73,3 +73,19 @@ func (f Filter) Excludes(g Filter) bool {
 	return len(a[types]) > 0 && len(b[types]) > 0 &&
 		!slices.ContainsFunc(a[types], func(t string) bool { return slices.Contains(b[types], t) })
 }
+
+// Includes reports whether each record that passes g passes f, too.
+func (f Filter) Includes(g Filter) bool {
+	wide, err := url.ParseQuery(string(f))
+	if err != nil {
+		return false
+	}
+	narrow, _ := url.ParseQuery(string(g))
+	for name, values := range wide {
+		outside := func(v string) bool { return !slices.Contains(values, v) }
+		if len(narrow[name]) == 0 || slices.ContainsFunc(narrow[name], outside) {
+			return false
+		}
+	}
+	return true
+}

@@ -82,3 +82,25 @@ func TestFilterExcludes(t *testing.T) {
 		}
 	}
 }
+
+func TestFilterIncludes(t *testing.T) {
+	for _, tt := range []struct {
+		wide, narrow Filter
+		want         bool
+	}{
+		{"", "", true},
+		{"", "event_types%5B%5D=a", true},
+		{"event_types%5B%5D=a", "", false},
+		{"event_types%5B%5D=a", "event_types%5B%5D=a", true},
+		{"event_types%5B%5D=a&event_types%5B%5D=b", "event_types%5B%5D=b", true},
+		{"event_types%5B%5D=b", "event_types%5B%5D=a&event_types%5B%5D=b", false},
+		{"event_types%5B%5D=a", "event_types%5B%5D=a&project_ids%5B%5D=a", true},
+		{"event_types%5B%5D=a&project_ids%5B%5D=a", "event_types%5B%5D=a", false},
+		{"event_types%5B%5D=a&project_ids%5B%5D=a", "event_types%5B%5D=a&project_ids%5B%5D=b", false},
+		{"event_types=%zz", "event_types=%zz", false}, // a state may hold anything
+	} {
+		if got := tt.wide.Includes(tt.narrow); got != tt.want {
+			t.Errorf("%s includes %s: %v", string(tt.wide), string(tt.narrow), got)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 type Line struct {
 	At    int64  // effective_at, Unix seconds
 	Type  string // safe to show
+	Hash  uint64 // of its bytes
 	Bytes int64  // including the line's end
 	Bad   bool   // not a record: At and Type mean nothing
 }
@@ -19,7 +20,7 @@ type Line struct {
 type LineReader struct{ dec jsontext.Decoder }
 
 // Read reads a line's time and type, and no further: the end of the line may be missing. The caller
-// sets Bytes.
+// sets Bytes and Hash.
 func (r *LineReader) Read(line []byte) (l Line) {
 	bad := Line{Bad: true}
 	r.dec.Reset(bytes.NewReader(line), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))

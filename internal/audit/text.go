@@ -48,6 +48,19 @@ func Count(n int, noun string) string {
 	return Number(n) + " " + noun
 }
 
+// Wrap breaks text into lines of at most this width, except for longer words; with 0 it does not.
+func Wrap(text string, width int) (lines []string) {
+	for _, word := range strings.Split(text, " ") {
+		last := len(lines) - 1
+		if last >= 0 && (width <= 0 || utf8.RuneCountInString(lines[last])+1+utf8.RuneCountInString(word) <= width) {
+			lines[last] += " " + word
+		} else {
+			lines = append(lines, word)
+		}
+	}
+	return lines
+}
+
 // WholeNumber reads a JSON number without a fraction, in any notation.
 func WholeNumber(v []byte) (int64, error) {
 	if n, err := strconv.ParseInt(string(v), 10, 64); err == nil {

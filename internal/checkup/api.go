@@ -27,8 +27,8 @@ func (k *checkup) audit(ctx context.Context) (organization string, answered bool
 	p, err := k.ask(ctx, false)
 	switch {
 	case err != nil && ctx.Err() != nil:
-		k.skip("api", "interrupted")
-		k.skip("clock", "interrupted")
+		k.interrupted("api")
+		k.interrupted("clock")
 		return "", false
 	case err != nil:
 		detail, remedy := explainAPI(err)
@@ -72,7 +72,7 @@ func (k *checkup) tenant(ctx context.Context, answered bool) {
 	var f *audit.Failure
 	switch {
 	case err != nil && ctx.Err() != nil:
-		k.skip(check, "interrupted")
+		k.interrupted(check)
 	case errors.As(err, &f) && f.RefusesTenant():
 		detail, _ := explainAPI(err)
 		k.warn(check, audit.NoTenantRemedy, "there are no tenant-scoped events for this key: %s", detail)

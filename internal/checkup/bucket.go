@@ -1,9 +1,7 @@
 package checkup
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -14,7 +12,6 @@ import (
 	"time"
 
 	"cloud.google.com/go/storage"
-	"google.golang.org/api/googleapi"
 
 	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/store"
@@ -69,7 +66,7 @@ func (k *checkup) forFeed(permission, role string) need {
 // reachable reports whether a check of the bucket makes sense. If not, it adds why.
 func (k *checkup) reachable(ctx context.Context, bucket, check string) bool {
 	if ctx.Err() != nil {
-		k.skip(check, "interrupted")
+		k.interrupted(check)
 		return false
 	}
 	if by := k.down[bucket]; by != "" {
@@ -92,7 +89,7 @@ func (k *checkup) step(ctx context.Context, bucket, check string) (step context.
 // refused adds the finding of a storage step that failed.
 func (k *checkup) refused(ctx context.Context, check, what string, err error, n need) {
 	if ctx.Err() != nil {
-		k.skip(check, "interrupted")
+		k.interrupted(check)
 		return
 	}
 	detail, remedy := k.explainStorage(err, n)
@@ -103,21 +100,18 @@ func (k *checkup) refused(ctx context.Context, check, what string, err error, n 
 }
 
 func (k *checkup) explainStorage(err error, n need) (detail, remedy string) {
-	detail = k.show(storageText(err))
+	detail = k.show(store.Said(err))
 	setting := "GCS_BUCKET"
 	if n.bucket != k.cfg.Bucket {
 		setting = "STATE_BUCKET"
 	}
-	switch status := store.StatusOf(err); {
-	case store.BucketMissing(err):
+	switch cause, status := store.CauseOf(err), store.StatusOf(err); {
+	case cause == store.NoBucket:
 		return fmt.Sprintf("there is no bucket %q", n.bucket), fmt.Sprintf("set %s to a bucket that exists, or create this one", setting)
-	case status == http.StatusForbidden && retained(err):
-		remedy = k.unretain()
-	case status == http.StatusForbidden:
-		detail = fmt.Sprintf("%s is not allowed: %s", n.permission, detail)
-		remedy = n.grant()
-	case status == http.StatusUnauthorized, badCredentials(err):
-		remedy = `mend the credentials: "gcloud auth application-default login", or a service account for the function`
+	case cause == store.NoRole:
+		return fmt.Sprintf("%s is not allowed: %s", n.permission, detail), n.grant()
+	case cause != store.Unknown:
+		remedy = cause.Remedy()
 	case errors.Is(err, context.DeadlineExceeded):
 		detail = fmt.Sprintf("no good answer within %s: %s", k.store.Step, detail)
 		remedy = "try again; where it stays so, check whether a firewall or proxy keeps this host from Cloud Storage, and STORAGE_EMULATOR_HOST if set"
@@ -129,43 +123,14 @@ func (k *checkup) explainStorage(err error, n need) (detail, remedy string) {
 	return detail, remedy
 }
 
-// storageText is Cloud Storage's own message, without what the client adds.
-func storageText(err error) string {
-	var e *googleapi.Error
-	if !errors.As(err, &e) {
-		return err.Error()
-	}
-	var body struct{ Error struct{ Message string } }
-	_ = json.Unmarshal([]byte(e.Body), &body) // after a read, the message is in there
-	return fmt.Sprintf("%d %s", e.Code, cmp.Or(e.Message, body.Error.Message, e.Body, http.StatusText(e.Code)))
-}
-
-// retained reports whether err comes from a policy, not from a missing role.
-func retained(err error) bool {
-	text := storageText(err) // without the hint
-	return strings.Contains(text, "retention") || strings.Contains(text, "under active")
-}
-
-func badCredentials(err error) bool {
-	text := err.Error()
-	return store.StatusOf(err) == 0 && strings.Contains(text, "token") && (strings.Contains(text, "auth") || strings.Contains(text, "metadata"))
-}
-
 // unusable reports whether err concerns the whole bucket, so that the next steps would fail in the
 // same way.
 func unusable(err error) bool {
 	var dns *net.DNSError
 	var op *net.OpError
-	return store.BucketMissing(err) || store.StatusOf(err) == http.StatusUnauthorized || badCredentials(err) || errors.Is(err, context.DeadlineExceeded) ||
+	cause := store.CauseOf(err)
+	return cause == store.NoBucket || cause == store.NoCredentials || cause == store.OutsidePerimeter || errors.Is(err, context.DeadlineExceeded) ||
 		errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial"
-}
-
-// unretain is the remedy where the state's bucket retains objects.
-func (k *checkup) unretain() string {
-	if k.cfg.StateBucket == k.cfg.Bucket {
-		return "set STATE_BUCKET to a bucket without one and copy the state object there, or remove it"
-	}
-	return "remove it, or set STATE_BUCKET to a bucket without one and copy the state object there"
 }
 
 // bucketSettings checks the buckets' own settings. If the state's bucket retains objects, the collector
@@ -188,7 +153,7 @@ func (k *checkup) bucket(ctx context.Context, check, name string, b *storage.Buc
 	defer cancel()
 	attrs, err := b.Attrs(step)
 	switch {
-	case store.StatusOf(err) == http.StatusForbidden && !store.BucketMissing(err):
+	case store.CauseOf(err) == store.NoRole:
 		k.skip(check, "this account may not look at the settings of gs://%s: storage.buckets.get comes for example with %s; %s", name, roleBucket, byHand)
 		return nil
 	case err != nil:
@@ -232,7 +197,7 @@ func (k *checkup) retention(ctx context.Context, attrs *storage.BucketAttrs) {
 	}
 	switch {
 	case len(kept) > 0:
-		k.fail(check, k.unretain(), "%s: the state could not be replaced, nor staged objects moved", strings.Join(kept, "; "))
+		k.fail(check, store.Retained.Remedy(), "%s: the state could not be replaced, nor staged objects moved", strings.Join(kept, "; "))
 		k.down[k.cfg.StateBucket+"/probe"] = check
 	case attrs != nil && err == nil:
 		k.ok(check, "neither a retention policy nor a hold on gs://%s and the state", attrs.Name)

@@ -8,6 +8,7 @@ package checkup
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"strings"
 	"time"
@@ -26,6 +27,8 @@ const (
 	ResultWarning Result = "warning" // runs go on, but somebody should look
 	ResultFailure Result = "failure" // runs fail, or would
 	ResultSkipped Result = "skipped" // not looked at; no fault
+
+	ResultInterrupted Result = "interrupted" // not looked at, since the context ended
 )
 
 // Finding is what one check has found.
@@ -36,24 +39,27 @@ type Finding struct {
 	Remedy string `json:"remedy,omitempty"` // what to do about a warning or a failure
 }
 
-// Check checks settings, key, buckets, roles and state. It writes a probe object beside the staged ones,
-// and removes it again. A failed check prevents another only if it makes that one meaningless.
-func Check(ctx context.Context, cfg config.Config, api *openai.Client, st *store.Store) []Finding {
-	k := &checkup{cfg: cfg, api: api, store: st, down: map[string]string{}}
-	k.settings()
-	organization, answered := k.audit(ctx)
-	k.tenant(ctx, answered)
-	k.bucketSettings(ctx)
-	k.probe(ctx)
-	snapshot := k.state(ctx, organization)
-	k.feed(ctx, snapshot)
-	return k.findings
+// Check checks settings, key, buckets, roles and state, and yields each finding at once. It writes a
+// probe object beside the staged ones, and removes it again, even if nobody wants more findings. A failed
+// check prevents another only if it makes that one meaningless.
+func Check(ctx context.Context, cfg config.Config, api *openai.Client, st *store.Store) iter.Seq[Finding] {
+	return func(yield func(Finding) bool) {
+		more := true
+		k := &checkup{cfg: cfg, api: api, store: st, down: map[string]string{}, found: func(f Finding) { more = more && yield(f) }}
+		k.settings()
+		organization, answered := k.audit(ctx)
+		k.tenant(ctx, answered)
+		k.bucketSettings(ctx)
+		k.probe(ctx)
+		snapshot := k.state(ctx, organization)
+		k.feed(ctx, snapshot)
+	}
 }
 
 // Log writes one entry for each finding, and a last one with their numbers.
-func Log(log *slog.Logger, findings []Finding) {
-	count := map[Result]int{}
-	for _, f := range findings {
+func Log(log *slog.Logger, findings iter.Seq[Finding]) {
+	count := Tally{}
+	for f := range findings {
 		count[f.Result]++
 		level := slog.LevelInfo
 		switch f.Result {
@@ -68,35 +74,35 @@ func Log(log *slog.Logger, findings []Finding) {
 		}
 		log.Log(context.Background(), level, "Check "+f.Check+": "+f.Detail, attrs...)
 	}
-	log.Info(fmt.Sprintf("Check ended: %s", Tally(findings)),
-		"ok", count[ResultOK], "warnings", count[ResultWarning], "failures", count[ResultFailure], "skipped", count[ResultSkipped])
+	log.Info("Check ended: "+count.String(),
+		"ok", count[ResultOK], "warnings", count[ResultWarning], "failures", count[ResultFailure], "skipped", count[ResultSkipped], "interrupted", count[ResultInterrupted])
 }
 
-// Tally sums findings up in a few words.
-func Tally(findings []Finding) string {
-	count := map[Result]int{}
-	for _, f := range findings {
-		count[f.Result]++
-	}
+// Tally counts findings.
+type Tally map[Result]int
+
+func (count Tally) String() string {
 	text := fmt.Sprintf("%d ok", count[ResultOK])
 	for _, r := range []Result{ResultWarning, ResultFailure} {
 		if n := count[r]; n > 0 {
 			text += ", " + audit.Count(n, string(r))
 		}
 	}
-	if n := count[ResultSkipped]; n > 0 {
-		text += fmt.Sprintf(", %d skipped", n)
+	for _, r := range []Result{ResultSkipped, ResultInterrupted} {
+		if n := count[r]; n > 0 {
+			text += fmt.Sprintf(", %d %s", n, r)
+		}
 	}
 	return text
 }
 
 type checkup struct {
-	cfg      config.Config
-	api      *openai.Client
-	store    *store.Store
-	findings []Finding
-	down     map[string]string // unusable buckets, and the check that found so
-	lax      bool              // the bucket is known to ignore preconditions
+	cfg   config.Config
+	api   *openai.Client
+	store *store.Store
+	found func(Finding)
+	down  map[string]string // unusable buckets, and the check that found so
+	lax   bool              // the bucket is known to ignore preconditions
 }
 
 var oneLine = strings.NewReplacer("\r\n", "; ", "\n", "; ", "\r", "; ")
@@ -105,7 +111,7 @@ func (k *checkup) show(s string) string { return audit.Shorten(k.cfg.AdminKey.Hi
 
 func (k *checkup) add(check string, result Result, detail, remedy string) {
 	clean := func(s string) string { return oneLine.Replace(k.cfg.AdminKey.Hide(s)) }
-	k.findings = append(k.findings, Finding{check, result, clean(detail), clean(remedy)})
+	k.found(Finding{check, result, clean(detail), clean(remedy)})
 }
 
 func (k *checkup) ok(check, format string, args ...any) {
@@ -114,6 +120,10 @@ func (k *checkup) ok(check, format string, args ...any) {
 
 func (k *checkup) skip(check, format string, args ...any) {
 	k.add(check, ResultSkipped, fmt.Sprintf(format, args...), "")
+}
+
+func (k *checkup) interrupted(check string) {
+	k.add(check, ResultInterrupted, "not looked at: the check was interrupted", "")
 }
 
 func (k *checkup) warn(check, remedy, format string, args ...any) {

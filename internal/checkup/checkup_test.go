@@ -26,6 +26,7 @@ import (
 	"example.com/auditlog/internal/sim/fault"
 	"example.com/auditlog/internal/sim/harness"
 	"example.com/auditlog/internal/state"
+	"example.com/auditlog/internal/store"
 )
 
 const stateName = "state/openai-auditlog/state.json"
@@ -119,7 +120,7 @@ func check(h *harness.H) map[string]checkup.Finding {
 func checkOf(ctx context.Context, h *harness.H, c *auditlog.Collector) map[string]checkup.Finding {
 	h.T.Helper()
 	before := holdings(h)
-	findings := byName(h, c.Check(ctx))
+	findings := byName(h, slices.Collect(c.Check(ctx)))
 	if diff := cmp.Diff(before, holdings(h)); diff != "" {
 		h.T.Errorf("the check changes the bucket:\n%s", diff)
 	}
@@ -159,7 +160,7 @@ const (
 	logsPath         = "/storage/v1/b/logs"
 	statePath        = logsPath + "/o/" + stateName
 	userRemedy       = "grant Storage Object User (roles/storage.objectUser) on the managed folder gs://logs/state/openai-auditlog/, or on the bucket, to the account that runs this"
-	ownBucket        = "set STATE_BUCKET to a bucket without one and copy the state object there, or remove it"
+	ownBucket        = "a retention policy or a hold forbids it: set STATE_BUCKET to a bucket without one and copy the state object there, or remove it"
 	itself           = "talk to Cloud Storage itself: a proxy or emulator on the way drops the preconditions of requests"
 	ruleRemedy       = "limit the rule to gs://logs/openai-auditlog/ (matchesPrefix), or to noncurrent versions"
 	keyRemedy        = "OPENAI_ADMIN_KEY is wrong or revoked: create an Admin key and set it"
@@ -181,7 +182,7 @@ func TestCheckGood(t *testing.T) {
 		h.BucketFaults.Set(bucketIs(logsPath, uniform("")))
 		for i := range 3 {
 			var names []string
-			for _, f := range collector(h).Check(t.Context()) {
+			for f := range collector(h).Check(t.Context()) {
 				names = append(names, f.Check)
 				if first := i == 0 && f.Check == "organization"; f.Result != checkup.ResultOK && !first {
 					t.Errorf("%+v", f)
@@ -199,6 +200,16 @@ func TestCheckGood(t *testing.T) {
 		for name, f := range check(h) {
 			if f.Result != checkup.ResultOK && name != "organization" {
 				t.Errorf("with a STATE_BUCKET: %+v", f)
+			}
+		}
+		// To an account with roles on folders alone.
+		h.Conceal()
+		for _, stateBucket := range []string{"states", "logs"} {
+			h.Env["STATE_BUCKET"] = stateBucket
+			for _, f := range check(h) {
+				if f.Result == checkup.ResultFailure || f.Result == checkup.ResultWarning {
+					t.Errorf("with roles on folders: %+v", f)
+				}
 			}
 		}
 	})
@@ -339,7 +350,7 @@ func TestCheckFindings(t *testing.T) {
 		{"default_hold", place(`,"defaultEventBasedHold":true`), "retention", checkup.ResultFailure, "puts an event-based hold on new objects", ownBucket},
 		{"retention_state_bucket", then(states, func(h *harness.H) {
 			h.BucketFaults.Set(bucketIs("/storage/v1/b/states", `{"name":"states","defaultEventBasedHold":true}`))
-		}), "retention", checkup.ResultFailure, "gs://states puts", "remove it, or set STATE_BUCKET to a bucket without one and copy the state object there"},
+		}), "retention", checkup.ResultFailure, "gs://states puts", ownBucket},
 		{"temporary_hold", object(`,"temporaryHold":true`), "retention", checkup.ResultFailure, "the state object is under a temporary hold", ownBucket},
 		{"event_hold", object(`,"eventBasedHold":true`), "retention", checkup.ResultFailure, "the state object is under an event-based hold", ownBucket},
 		{"object_policy", object(`,"retentionExpirationTime":"2000-02-01T00:00:00Z"`), "retention", checkup.ResultFailure, "a retention policy until 2000-02-01T00:00:00Z", ownBucket},
@@ -358,11 +369,15 @@ func TestCheckFindings(t *testing.T) {
 		{"no_create", deny("logs", "create", "state/"), "probe_create", checkup.ResultFailure, "storage.objects.create is not allowed", userRemedy},
 		{"no_create_skips", deny("logs", "create", "state/"), "probe_move", checkup.ResultSkipped, "see probe_create", ""},
 		{"no_get", deny("logs", "get", "state/"), "probe_read", checkup.ResultFailure, "storage.objects.get is not allowed", userRemedy},
-		{"staged_may_not_be_looked_for", deny("logs", "get", "state/openai-auditlog/staged/"), "staged", checkup.ResultFailure, "storage.objects.get is not allowed", userRemedy},
+		{"staged_may_not_be_looked_for", deny("logs", "list", "state/openai-auditlog/staged/"), "staged", checkup.ResultFailure, "storage.objects.list is not allowed", userRemedy},
 		{"no_get_state", deny("logs", "get", "state/"), "state", checkup.ResultFailure, "storage.objects.get is not allowed", userRemedy},
-		{"no_list", deny("logs", "list", ""), "probe_list", checkup.ResultWarning, "storage.objects.list is not allowed", userRemedy},
+		{"no_list", deny("logs", "list", ""), "probe_list", checkup.ResultFailure, "storage.objects.list is not allowed", userRemedy},
 		{"no_list_feed", deny("logs", "list", ""), "feed", checkup.ResultSkipped, `Storage Object Viewer (roles/storage.objectViewer); the function does without; to have it looked at, run "auditlog check"`, ""},
 		{"no_move", deny("logs", "move", ""), "probe_move", checkup.ResultFailure, "storage.objects.move is not allowed", userRemedy},
+		{"perimeter", refuseAll("Request is prohibited by organization's policy. vpcServiceControlsUniqueIdentifier: abc"), "bucket", checkup.ResultFailure,
+			"reading the settings of gs://logs: 403 Request is prohibited by organization's policy.", store.OutsidePerimeter.Remedy()},
+		{"kms_key", refuseAll("Permission denied on Cloud KMS key. Please ensure that your Cloud Storage service account has been authorized to use this key."), "state", checkup.ResultFailure,
+			"403 Permission denied on Cloud KMS key.", store.KeyUnusable.Remedy()},
 		{"no_conditions", func(h *harness.H) {
 			h.BucketFaults.Set(func(_ int, r *http.Request) fault.Fault { dropConditions(r); return fault.Fault{} })
 		}, "probe_condition", checkup.ResultFailure, "on a condition that did not hold", itself},
@@ -392,13 +407,22 @@ func TestCheckFindings(t *testing.T) {
 		{"another_functions", func(h *harness.H) {
 			h.WriteState(fmt.Appendf(nil, `{"last_effective_at": %d}`, time.Now().Unix()))
 			time.Sleep(2 * time.Hour)
-		}, "state", checkup.ResultOK, "is collected, by a run 2 hours ago", ""},
+		}, "state", checkup.ResultOK, "new records are collected up to 2000-01-01T00:00:00Z, by a run 2 hours ago", ""},
 		{"ahead", edit(func(s *state.State) { s.High += 3 * 3600; s.Watermark = s.High }), "state", checkup.ResultWarning, `its "high" is 2 hours ahead of now`,
 			"compare this host's clock, and that of the runs, with the API's; where \"high\" or last_effective_at was set by hand, set it back"},
 		{"backlog", edit(func(s *state.State) {
 			s.Backlog = []state.Window{{Gte: s.High - 50, Lte: s.High - 10}}
 			s.Watermark = s.High - 50
 		}), "state", checkup.ResultOK, "windows left for the next runs: 1", ""},
+		{"behind", edit(func(s *state.State) {
+			s.Backlog = []state.Window{{Gte: s.High - 50000, Lte: s.High - 10}}
+			s.Watermark = s.High - 50000
+		}), "state", checkup.ResultWarning, "windows left for the next runs: 1: new records wait to be read",
+			"the next runs read what is left, the newest records first; where it grows, raise MAX_RECORDS or RUN_TIMEOUT_SECONDS, or run more often"},
+		{"backfill", edit(func(s *state.State) {
+			s.Backlog = []state.Window{{Gte: 5, Lte: 999, Backfill: state.Span{Gte: 5, Lte: 999}}}
+			s.Watermark = 5
+		}), "state", checkup.ResultOK, "a run 0 seconds ago; of the backfill 1970-01-01T00:00:05Z to 1970-01-01T00:16:39Z, 16 minutes left", ""},
 		{"set_aside", edit(func(s *state.State) {
 			s.Backlog = []state.Window{{Gte: s.High - 50, Lte: s.High - 50, SetAside: true}}
 			s.Watermark = s.High - 50
@@ -469,6 +493,19 @@ func TestCheckFindings(t *testing.T) {
 					t.Errorf("the check took %s", took)
 				}
 			})
+		})
+	}
+}
+
+// refuseAll refuses what touches objects or, from outside, everything.
+func refuseAll(message string) func(*harness.H) {
+	return func(h *harness.H) {
+		h.BucketFaults.Set(func(_ int, r *http.Request) fault.Fault {
+			if strings.Contains(message, "KMS") && (r.Method == http.MethodGet && r.URL.Path != statePath || r.URL.Query().Get("prefix") != "") {
+				return fault.Fault{}
+			}
+			return fault.Fault{Kind: fault.Refuse, Status: 403, Header: http.Header{"Content-Type": {"application/json"}},
+				Body: fmt.Sprintf(`{"error":{"code":403,"message":%q,"errors":[{"reason":"forbidden","message":%[1]q}]}}`, message)}
 		})
 	}
 }
@@ -554,7 +591,7 @@ func TestCheckLeftovers(t *testing.T) {
 				h.MustRun()
 				before := holdings(h)
 				c.spoil(h)
-				findings := byName(h, collector(h).Check(t.Context()))
+				findings := byName(h, slices.Collect(collector(h).Check(t.Context())))
 				if f := findings[c.check]; f.Result != checkup.ResultFailure || f.Remedy != c.remedy || !strings.Contains(f.Detail, c.detail) {
 					t.Errorf("found %+v", f)
 				}
@@ -671,7 +708,7 @@ func TestCheckFaults(t *testing.T) {
 								return f
 							})
 							started := time.Now()
-							findings := byName(h, collector(h).Check(t.Context()))
+							findings := byName(h, slices.Collect(collector(h).Check(t.Context())))
 							if took := time.Since(started); took > 2*time.Minute {
 								t.Errorf("%s %d: took %s", how, n, took)
 							}
@@ -722,19 +759,23 @@ func TestCheckInterrupted(t *testing.T) {
 			} else {
 				h.BucketFaults.SetHooks(nil, stop)
 			}
+			interrupted := false
 			for _, f := range checkOf(ctx, h, collector(h)) {
+				interrupted = interrupted || f.Result == checkup.ResultInterrupted
 				if f.Result == checkup.ResultFailure {
 					t.Errorf("request %d: %+v", n, f)
 				}
 			}
-			done = ctx.Err() == nil
+			if done = ctx.Err() == nil; done && interrupted {
+				t.Error("it counts as interrupted, and nobody did")
+			}
 		})
 	}
 	inBubble(t, func(t *testing.T, h *harness.H) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		for name, f := range checkOf(ctx, h, collector(h)) {
-			if f.Result != checkup.ResultSkipped && name != "settings" {
+			if f.Result != checkup.ResultInterrupted && f.Result != checkup.ResultSkipped && name != "settings" {
 				t.Errorf("%+v", f)
 			}
 		}
@@ -778,7 +819,18 @@ func TestCheckTenant(t *testing.T) {
 		h.APIFaults.Set(nil)
 		h.Put(true, "login.failed", 5)
 		h.MustRun()
-		if f := check(h)["state"]; !strings.Contains(f.Detail, ", of tenant-scoped records all before ") {
+		s, _, err := state.Decode(h.ReadState(), time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Tenant.Watermark = s.Tenant.High - 50
+		s.Tenant.Backlog = []state.Window{{Gte: s.Tenant.Watermark, Lte: s.Tenant.High}}
+		data, err := state.Encode(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.WriteState(data)
+		if f := check(h)["state"]; !strings.Contains(f.Detail, "up to "+time.Unix(s.Tenant.Watermark, 0).UTC().Format(time.RFC3339)) {
 			t.Errorf("%+v", f)
 		}
 		h.Env["TENANT_EVENTS"] = "false"
@@ -804,19 +856,21 @@ func TestCheckForbiddenAtAll(t *testing.T) {
 // TestLogFindings reads what the deployed function logs.
 func TestLogFindings(t *testing.T) {
 	var out bytes.Buffer
-	checkup.Log(cloudlog.New(&out), []checkup.Finding{
+	checkup.Log(cloudlog.New(&out), slices.Values([]checkup.Finding{
 		{Check: "api", Result: checkup.ResultOK, Detail: "answers"},
 		{Check: "clock", Result: checkup.ResultWarning, Detail: "is ahead", Remedy: "set it"},
 		{Check: "bucket", Result: checkup.ResultFailure, Detail: "is not there", Remedy: "create it"},
 		{Check: "feed", Result: checkup.ResultSkipped, Detail: "may not be listed"},
 		{Check: "state", Result: checkup.ResultOK, Detail: "good"},
-	})
+		{Check: "staged", Result: checkup.ResultInterrupted, Detail: "not looked at"},
+	}))
 	want := `{"severity":"INFO","message":"Check api: answers","check":"api","result":"ok"}
 {"severity":"WARNING","message":"Check clock: is ahead","check":"clock","result":"warning","remedy":"set it"}
 {"severity":"ERROR","message":"Check bucket: is not there","check":"bucket","result":"failure","remedy":"create it"}
 {"severity":"INFO","message":"Check feed: may not be listed","check":"feed","result":"skipped"}
 {"severity":"INFO","message":"Check state: good","check":"state","result":"ok"}
-{"severity":"INFO","message":"Check ended: 2 ok, 1 warning, 1 failure, 1 skipped","ok":2,"warnings":1,"failures":1,"skipped":1}
+{"severity":"INFO","message":"Check staged: not looked at","check":"staged","result":"interrupted"}
+{"severity":"INFO","message":"Check ended: 2 ok, 1 warning, 1 failure, 1 skipped, 1 interrupted","ok":2,"warnings":1,"failures":1,"skipped":1,"interrupted":1}
 `
 	if diff := cmp.Diff(want, regexp.MustCompile(`"time":"[^"]*",`).ReplaceAllString(out.String(), "")); diff != "" {
 		t.Error(diff)

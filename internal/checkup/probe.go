@@ -77,9 +77,6 @@ func (p *probe) try(ctx context.Context, check, doing, permission, good string, 
 		p.ok(check, "%s", good)
 	case errors.As(err, &w):
 		p.fail(check, w.remedy, "%s", w.detail)
-	case check == "probe_list" && store.StatusOf(err) == http.StatusForbidden: // runs go on without it
-		detail, remedy := p.explainStorage(err, p.forStaged(permission))
-		p.warn(check, remedy, "%s: %s; leftovers of crashed runs are not removed", doing, detail)
 	default:
 		p.refused(ctx, check, doing, err, p.forStaged(permission))
 	}
@@ -115,7 +112,7 @@ func (p *probe) create(ctx context.Context) error {
 		return err
 	}
 	if held := heldBy(attrs); held != "" {
-		return &wrong{fmt.Sprintf("a new object in %s is under %s at once: the state could not be replaced", p.store.StagedURL(p.store.StagedFolder()), held), p.unretain()}
+		return &wrong{fmt.Sprintf("a new object in %s is under %s at once: the state could not be replaced", p.store.StagedURL(p.store.StagedFolder()), held), store.Retained.Remedy()}
 	}
 	return nil
 }
@@ -191,13 +188,10 @@ func (p *probe) remove(ctx context.Context) {
 		p.skip(check, "there is no probe object to try it with: see probe_create")
 		return
 	}
-	step, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.store.Step)
-	defer cancel()
 	var left []string
 	var first error
 	for _, name := range p.made {
-		err := p.store.States.Object(name).Retryer(storage.WithPolicy(storage.RetryAlways)).Delete(step)
-		if err != nil && (!errors.Is(err, storage.ErrObjectNotExist) || store.BucketMissing(err)) {
+		if err := p.store.DeleteStaged(context.WithoutCancel(ctx), name); err != nil {
 			left, first = append(left, p.store.StagedURL(name)), cmp.Or(first, err)
 		}
 	}

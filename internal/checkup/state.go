@@ -21,9 +21,6 @@ const (
 	feedListed = 10000         // names read at most
 )
 
-// period is the time between two runs.
-func (k *checkup) period() time.Duration { return time.Duration(k.cfg.Interval) * time.Minute }
-
 const sameKey = "set the Admin key of the state's organization, or give each organization a STATE_KEY and GCS_PREFIX of its own; if it was renamed, remove \"organization\" from the state object"
 
 // state checks how far runs have come, and whether they still start. It returns nil if the state
@@ -37,7 +34,7 @@ func (k *checkup) state(ctx context.Context, organization string) *store.Snapsho
 		return nil
 	case snap.First():
 		k.ok("state", "%s is not there: the next run is the first, and reaches back %s", k.store.StateURL(), audit.Count(int(k.cfg.Lookback), "hour"))
-		k.skip("organization", "the first run decides")
+		k.skip("organization", "no run has recorded one yet: the first run records that of its key")
 		k.ok("staged", "no run has staged anything")
 		return snap
 	}
@@ -84,26 +81,32 @@ func age(s *store.Snapshot) time.Duration {
 
 func (k *checkup) judgeState(snap *store.Snapshot) {
 	s, age := &snap.State, age(snap)
-	text := fmt.Sprintf("all before %s is collected, by a run %s ago", audit.Time(s.Watermark), roughly(max(0, age)))
-	open, setAside := s.Windows(k.cfg.TenantEvents)
+	collectedTo := s.CollectedTo(k.cfg.TenantEvents)
+	text := fmt.Sprintf("new records are collected up to %s, by a run %s ago", audit.Time(collectedTo), roughly(max(0, age)))
+	windows := s.Windows(k.cfg.TenantEvents)
 	high := s.High
 	if t := s.Tenant; t != nil && k.cfg.TenantEvents {
-		text += fmt.Sprintf(", of tenant-scoped records all before %s", audit.Time(t.Watermark))
 		high = max(high, t.High)
 	}
-	if open > 0 {
-		text += fmt.Sprintf("; windows left for the next runs: %d", open)
+	if windows.Open > 0 {
+		text += fmt.Sprintf("; windows left for the next runs: %d", windows.Open)
+	}
+	for _, b := range s.Backfills(k.cfg.TenantEvents) {
+		text += fmt.Sprintf("; of the backfill %s, %s left", b, roughly(time.Duration(b.Left)*time.Second))
 	}
 	if snap.Note != "" {
 		text += "; " + snap.Note
 	}
 	switch ahead := time.Until(time.Unix(high, 0)); {
-	case age > 2*k.period()+time.Hour:
+	case age > k.cfg.MaxLag():
 		k.warn("state", "see whether the job in Cloud Scheduler is paused or fails, whether the topic has its trigger, and what the function's log says under \"Run failed\"",
 			"%s: no run has committed since", text)
-	case setAside > 0:
+	case time.Since(time.Unix(collectedTo, 0)) > k.cfg.MaxLag():
+		k.warn("state", "the next runs read what is left, the newest records first; where it grows, raise MAX_RECORDS or RUN_TIMEOUT_SECONDS, or run more often",
+			"%s: new records wait to be read", text)
+	case windows.SetAside > 0:
 		k.warn("state", "see what the runs' log says of each, under \"set aside\"; auditlog backfill --cancel gives one up",
-			"%s; ranges that the API cannot serve, set aside: %d", text, setAside)
+			"%s; ranges that the API cannot serve, set aside: %d", text, windows.SetAside)
 	case ahead > skewTolerated:
 		k.warn("state", "compare this host's clock, and that of the runs, with the API's; where \"high\" or last_effective_at was set by hand, set it back",
 			"%s; its \"high\" is %s ahead of now: until then, new records are looked for from there on", text, roughly(ahead))
@@ -128,15 +131,15 @@ func (k *checkup) unpublished(ctx context.Context, snap *store.Snapshot) {
 	if !k.reachable(ctx, k.cfg.StateBucket, check) {
 		return
 	}
-	found, err := k.store.FindStaged(ctx, s)
+	found, _, err := k.store.FindStaged(ctx, s)
 	switch {
 	case err != nil:
-		k.refused(ctx, check, "looking for what is staged", err, k.forStaged("storage.objects.get"))
+		k.refused(ctx, check, "looking for what is staged", err, k.forStaged("storage.objects.list"))
 	case found == 0:
 		k.ok(check, "nothing is left to publish")
 	case !s.Stages(found):
 		k.warn(check, "see what the next run's log says of it", "%s was written again after its commit: it may hold records that were not published", k.store.StagedURL(s.Staged))
-	case age(snap) > k.period():
+	case age(snap) > time.Duration(k.cfg.Interval)*time.Minute:
 		k.warn(check, "see what the function's log says under \"publishing\"; once that is mended, the next run publishes them",
 			"records of a run %s ago are committed but not published: %s", roughly(age(snap)), k.store.StagedURL(s.Staged))
 	default:
@@ -179,10 +182,10 @@ func (k *checkup) feedCreate(ctx context.Context) {
 			"an empty object was written on a condition that did not hold")
 	case store.StatusOf(err) == http.StatusPreconditionFailed:
 		k.ok(check, "creating objects in %s is allowed (tried without writing one)", k.store.FeedURL(k.cfg.Prefix+"/"))
-	case store.StatusOf(err) == http.StatusForbidden && !strings.Contains(text, "storage.objects.create") &&
+	case store.CauseOf(err) == store.NoRole && !strings.Contains(text, "storage.objects.create") &&
 		(strings.Contains(text, "storage.objects.delete") || strings.Contains(text, "storage.objects.list")):
 		// This request needs permissions that a run does not need.
-		k.skip(check, "whether creating objects is allowed could not be told without writing one: %s", k.show(storageText(err)))
+		k.skip(check, "whether creating objects is allowed could not be told without writing one: %s", k.show(store.Said(err)))
 	default:
 		k.refused(ctx, check, "creating an object in "+k.store.FeedURL(k.cfg.Prefix+"/"), err, k.forFeed("storage.objects.create", roleCreator))
 	}
@@ -199,6 +202,11 @@ func (k *checkup) feedRead(ctx context.Context) {
 	_, err := k.store.Feed.Object(k.cfg.Prefix + "/probe-" + strings.ToLower(rand.Text())).Attrs(step)
 	if err == nil || errors.Is(err, storage.ErrObjectNotExist) && !store.BucketMissing(err) {
 		k.ok(check, "reading objects in %s is allowed", k.store.FeedURL(k.cfg.Prefix+"/"))
+		return
+	}
+	if store.CauseOf(err) == store.NoRole && strings.Contains(err.Error(), "storage.objects.list") {
+		// Who may not list is not told that there is no such object.
+		k.skip(check, "whether reading objects is allowed could not be told without one: %s", k.show(store.Said(err)))
 		return
 	}
 	k.refused(ctx, check, "reading in "+k.store.FeedURL(k.cfg.Prefix+"/"), err, k.forFeed("storage.objects.get", roleViewer))
@@ -227,7 +235,7 @@ func (k *checkup) feedObjects(ctx context.Context, state *store.Snapshot) {
 	}
 	l, err := k.list(ctx, last)
 	switch {
-	case store.StatusOf(err) == http.StatusForbidden:
+	case store.CauseOf(err) == store.NoRole:
 		k.skip(check, "this account may not list %s: storage.objects.list comes for example with %s; %s", folder, roleViewer, byHand)
 		return
 	case err != nil:
@@ -264,7 +272,7 @@ func (k *checkup) pending(ctx context.Context, state *store.Snapshot) bool {
 	if s.Staged == "" {
 		return false
 	}
-	found, err := k.store.FindStaged(ctx, s)
+	found, _, err := k.store.FindStaged(ctx, s)
 	return err != nil || s.Stages(found)
 }
 

@@ -38,16 +38,16 @@ type Config struct {
 	Prefix      string     `env:"GCS_PREFIX" envDefault:"openai-auditlog" help:"feed prefix: the folder that the feed reads"`
 	StateKey    string     `env:"STATE_KEY" envDefault:"openai-auditlog/state.json" help:"name of the state object; keep it outside GCS_PREFIX"`
 	StateBucket string     `env:"STATE_BUCKET" help:"bucket of the state and of staged objects (default: GCS_BUCKET)"`
-	MaxRecords  int        `env:"MAX_RECORDS" envDefault:"5000" help:"most records a run; the rest follows in the next runs"`
-	PageSize    int        `env:"PAGE_SIZE" envDefault:"100" help:"records a request, 1 to 100"`
-	Concurrency int        `env:"FETCH_CONCURRENCY" envDefault:"4" help:"most requests to the API at once, 1 to 32; a 429, slow answers or large pages lower it for a while"`
-	Lookback    int64      `env:"LOOKBACK_HOURS" envDefault:"24" help:"how far back the first run reaches, in hours"`
-	Overlap     int64      `env:"OVERLAP_SECONDS" envDefault:"120" help:"how far a run reaches behind what is collected, for records that appear late, in seconds"`
+	MaxRecords  int        `env:"MAX_RECORDS" envDefault:"5000" help:"maximum number of records per run; the rest is read by the next runs"`
+	PageSize    int        `env:"PAGE_SIZE" envDefault:"100" help:"records per request, 1 to 100"`
+	Concurrency int        `env:"FETCH_CONCURRENCY" envDefault:"4" help:"maximum number of parallel API requests, 1 to 32"`
+	Lookback    int64      `env:"LOOKBACK_HOURS" envDefault:"24" help:"hours that the first run reads back"`
+	Overlap     int64      `env:"OVERLAP_SECONDS" envDefault:"120" help:"seconds before the watermark that each run reads again, to catch late records"`
 	BaseURL     string     `env:"OPENAI_BASE_URL" envDefault:"https://api.openai.com/v1" help:"API base URL: a regional host or a proxy"`
-	Interval    int64      `env:"INTERVAL_MINUTES" envDefault:"60" help:"time between two runs, in minutes: check reports a state that is older"`
+	Interval    int64      `env:"INTERVAL_MINUTES" envDefault:"60" help:"minutes between two runs; check reports a state that is older"`
 	RunTimeout  int64      `env:"RUN_TIMEOUT_SECONDS" envDefault:"480" help:"deadline of a run in seconds; keep it below the service's request timeout"`
 
-	TenantEvents bool     `env:"TENANT_EVENTS" envDefault:"false" help:"also collect tenant-scoped events, which the API brings no other way"`
+	TenantEvents bool     `env:"TENANT_EVENTS" envDefault:"false" help:"also collect tenant-scoped events, which the API returns in no other way"`
 	EventTypes   []string `env:"EVENT_TYPES" help:"collect only these types of events, comma-separated"`
 	ProjectIDs   []string `env:"PROJECT_IDS" help:"collect only events of these projects"`
 	ActorEmails  []string `env:"ACTOR_EMAILS" help:"collect only events of actors with these addresses"`
@@ -276,6 +276,9 @@ func notVisibleASCII(r rune) bool { return r <= ' ' || r > '~' }
 func (c Config) Layout() names.Layout {
 	return names.Layout{Bucket: c.Bucket, Prefix: c.Prefix, StateBucket: c.StateBucket, StateKey: c.StateKey}
 }
+
+// MaxLag is how old the last run, and what is collected, may be where all is well: two runs and an hour.
+func (c Config) MaxLag() time.Duration { return 2*time.Duration(c.Interval)*time.Minute + time.Hour }
 
 // StepTimeout bounds one storage operation other than the streaming of records: after one that
 // hangs, there is time to find out whether it was applied.

@@ -26,7 +26,7 @@ type Settings struct {
 	MaxRecords int          // of each stream
 	PageSize   int          // records a page
 	MaxWindows int          // of each stream: with more, none is split
-	MaxIDs     int          // bytes that the state may take for remembered records
+	MaxIDs     int          // bytes that the state may take for remembered records, of each stream
 	Overlap    int64        // seconds that a new window reaches back before the end of what is covered
 	Lookback   int64        // seconds that a first one reaches back
 }
@@ -66,9 +66,9 @@ type Request struct {
 	audit.Request
 	ID    int  // among the plan's requests
 	First bool // of its window in this run
-	// Compare asks to send the same request without tenant_only, too.
+	// Compare asks for what comes without tenant_only, too.
 	Compare bool
-	// NotCompared is why that request brought no page; its sender sets it.
+	// NotCompared is why that brought no page; its sender sets it.
 	NotCompared error
 
 	stream  *stream
@@ -149,6 +149,10 @@ func (p *Plan) Next(idleOnly bool) (Request, bool) {
 	return next.request(p.requests, p.pageSize), true
 }
 
+// growth is after how many pages they may have twice as many records again, where one was too large: a
+// single large record must not make all others take a request each.
+const growth = 8
+
 // Take takes a page. others is the answer without tenant_only, nil for none. idle is the number of
 // idle workers: the rest of the window is split for them.
 func (p *Plan) Take(r Request, page audit.Page, others *audit.Page, idle int) Outcome {
@@ -227,10 +231,14 @@ func (p *Plan) take(r Request, page audit.Page, others *audit.Page) (o Outcome, 
 		o.New = append(o.New, rec)
 	}
 	o.Notes = append(o.Notes, w.hole(page)...)
-	s.served(w)
+	if !page.Hollow() {
+		s.served(w)
+	}
 	s.advance(w, page)
 	o.Taken = true
-	p.figures.Pages++
+	if p.figures.Pages++; p.figures.Pages%growth == 0 {
+		p.pageSize = min(2*p.pageSize, p.settings.PageSize)
+	}
 	if n := len(page.Records); n > 0 {
 		p.figures.Reached = page.Records[n-1].At
 	}
@@ -310,7 +318,7 @@ func (p *Plan) Fail(r Request, f *audit.Failure) Outcome {
 	case f.Kind == audit.OutOfTime:
 		err = errors.New("audit log API gave no answer before the deadline: is RUN_TIMEOUT_SECONDS, or the service's request timeout, too short?")
 	case f.Kind == audit.Interrupted:
-		err = errors.New("run was interrupted: the host is shutting down, or whoever triggered it has gone")
+		err = errors.New("run was stopped: by Ctrl-C, or since the host shuts down or the caller has gone")
 	}
 	return Outcome{Cancel: p.stop(s, err)}
 }
@@ -427,7 +435,7 @@ func (p *Plan) Finish() (notes []Note) {
 			notes = append(notes, Note{Severity: Warning, Text: "The API has no tenant-scoped events for this key: " + audit.NoTenantRemedy, Attrs: []any{"error", s.refused.Error()}})
 		}
 		notes = append(notes, s.noteSetAside()...)
-		notes = append(notes, s.limitIDs(p.settings.MaxIDs/len(p.streams))...)
+		notes = append(notes, s.limitIDs(p.settings.MaxIDs)...)
 	}
 	return notes
 }

@@ -587,7 +587,7 @@ func TestCircle(t *testing.T) {
 	}
 	want := []audit.Request{
 		{Gte: now - 620, Lte: now, Limit: 5}, {Gte: now - 620, Lte: now, Limit: 5, Tenant: true},
-		{Gte: 9000, Lte: 9098, Limit: 5}, {Gte: 8900, Lte: 8998, Limit: 5},
+		{Gte: 9000, Lte: 9098, Limit: 10}, {Gte: 8900, Lte: 8998, Limit: 10}, // after 8 pages
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("what is read again differs (-want +got):\n%s", diff)
@@ -804,7 +804,7 @@ func TestTakenByTheOther(t *testing.T) {
 // TestFail: what each kind of failure stops, says and cancels.
 func TestFail(t *testing.T) {
 	const unanswered = "audit log API gave no answer before the deadline: is RUN_TIMEOUT_SECONDS, or the service's request timeout, too short?"
-	const interrupted = "run was interrupted: the host is shutting down, or whoever triggered it has gone"
+	const interrupted = "run was stopped: by Ctrl-C, or since the host shuts down or the caller has gone"
 	const noTime = "RUN_TIMEOUT_SECONDS is nearly over"
 	read := twoStreams(3)
 	never := stateOf(collected(now-500, backlog(windows(3)...)), collected(now-500, backlog(windows(3)...), func(s *state.Stream) { s.Untouched = true }))

@@ -132,7 +132,7 @@ func (s *stream) split(w *segment, idle int, pageSize int) {
 // record so far came newest first, whatever the order of the rest: no record that has been read is
 // in the older segment, and the cursor goes on through the newer one.
 func (s *stream) splitOff(w *segment, from int64) *segment {
-	older := &segment{Window: state.Window{Gte: w.Gte, Lte: from - 1, Filter: w.Filter}, fresh: w.fresh, id: w.id, fault: w.fault}
+	older := &segment{Window: state.Window{Gte: w.Gte, Lte: from - 1, Backfill: w.Backfill, Filter: w.Filter}, fresh: w.fresh, id: w.id, fault: w.fault}
 	w.Gte = from
 	s.segments = slices.Insert(s.segments, slices.Index(s.segments, w)+1, older)
 	return older

@@ -15,7 +15,7 @@ import (
 // reading is a window of which read records from top down to at have come.
 func reading(gte, lte, top, at int64, read int) *segment {
 	return &segment{
-		Window: state.Window{Gte: gte, Lte: lte, After: "c", AfterAt: at, Top: top, Filter: "event_types%5B%5D=a"},
+		Window: state.Window{Gte: gte, Lte: lte, After: "c", AfterAt: at, Top: top, Backfill: state.Span{Gte: gte, Lte: lte}, Filter: "event_types%5B%5D=a"},
 		top:    top, read: read, id: windowID{true, 3},
 	}
 }
@@ -59,7 +59,7 @@ func TestSplit(t *testing.T) {
 			}
 			lte := before.Lte
 			for i, w := range s.segments[1 : len(tt.want)+1] {
-				want := state.Window{Gte: tt.want[i], Lte: lte, Filter: before.Filter}
+				want := state.Window{Gte: tt.want[i], Lte: lte, Backfill: before.Backfill, Filter: before.Filter}
 				if i == 0 {
 					want = before.Window
 					want.Gte = tt.want[0]

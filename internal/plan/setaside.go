@@ -15,7 +15,7 @@ import (
 type fault struct {
 	failures  int  // of its segments in a row
 	confirmed bool // it is the window's own: a later page with the same filter was good
-	known     bool // an earlier run has confirmed it
+	known     bool // an earlier run has met it
 }
 
 const (
@@ -37,7 +37,9 @@ func (s *stream) setAside(w *segment, err error) (o Outcome) {
 		o = warning("The API cannot serve a page of a window: reading around it", "gte", w.Gte, "lte", w.LeftTo(), "error", err.Error())
 		fallthrough
 	default:
-		s.failures++
+		if !w.fault.known { // those fail fast, while a window with a new fault is still tried again
+			s.failures++
+		}
 		w.fault.failures++
 		if !s.cut(w) {
 			w.failure = err
@@ -110,8 +112,10 @@ func (s *stream) mergeSetAside(w *segment) {
 	}
 }
 
-// covers reports whether a, of which nothing is read, returns all that b does.
-func covers(a, b *segment) bool { return a.After == "" && a.Gte <= b.Gte && b.Lte <= a.Lte }
+// covers reports whether a brings all that b does: nothing of it is read, or this run has read it from its start.
+func covers(a, b *segment) bool {
+	return (a.After == "" || a.fresh) && a.Gte <= b.Gte && b.Lte <= a.Lte
+}
 
 // served notes a good page of w.
 func (s *stream) served(w *segment) {
@@ -171,7 +175,9 @@ func (s *stream) noteSetAside() (notes []Note) {
 func appendWindow(backlog []state.Window, w state.Window) []state.Window {
 	if n := len(backlog); n > 0 {
 		above := &backlog[n-1]
-		unread := func(gte, lte int64) state.Window { return state.Window{Gte: gte, Lte: lte, Filter: w.Filter} }
+		unread := func(gte, lte int64) state.Window {
+			return state.Window{Gte: gte, Lte: lte, Backfill: w.Backfill, Filter: w.Filter}
+		}
 		if above.Gte == w.Lte+1 && w == unread(w.Gte, w.Lte) && *above == unread(above.Gte, above.Lte) {
 			above.Gte = w.Gte
 			return backlog

@@ -111,7 +111,7 @@ func TestBadRecord(t *testing.T) {
 			// The next run asks once, and collects what is new.
 			api.add(audit.Record{ID: "new", At: now + 60})
 			p, written, s = api.run(t, &s, settings, now+60)
-			if len(written) != 1 || p.Failure() == nil || api.asked > 40 || len(s.Backlog) != 1 || !s.Backlog[0].SetAside {
+			if len(written) != 1 || p.Failure() == nil || api.asked > 14 || api.retry != api.asked-1 || len(s.Backlog) != 1 || !s.Backlog[0].SetAside {
 				t.Errorf("%d records, failure %v, %d requests, %d with retries, backlog %+v", len(written), p.Failure(), api.asked, api.retry, s.Backlog)
 			}
 			counts[now+60]++
@@ -161,8 +161,11 @@ func TestOutage(t *testing.T) {
 		}
 		fail(p, r, audit.Unserved, "no page")
 	}
-	if s := p.State(); p.Failure() == nil || p.Failure().Error() != "no page" || asked > 2*maxFailures+2 || retry != 1 || !cmp.Equal(s.Backlog, before.Backlog) {
-		t.Errorf("after the new window: failure %v, %d requests, %d with retries, backlog %+v", p.Failure(), asked, retry, s.Backlog)
+	if p.Failure() == nil || p.Failure().Error() != "no page" || asked > 2*maxFailures+2 || retry != 1 {
+		t.Errorf("after the new window: failure %v, %d requests, %d with retries", p.Failure(), asked, retry)
+	}
+	if left, list := p.State().Backlog, before.Backlog; !slices.Equal(left[len(left)-2:], list[1:]) {
+		t.Errorf("windows beside the first are %+v", left)
 	}
 	if notes := p.Finish(); len(notes) > 0 {
 		t.Errorf("notes %+v", notes)
@@ -177,8 +180,8 @@ func TestFaultOfAFilter(t *testing.T) {
 	p.Take(ask(t, p), page(), noOthers, 0)
 	p.Take(ask(t, p), page(), noOthers, 0)
 	stopped(t, p, "bad filter", "bad filter")
-	if s := p.State(); len(s.Backlog) != 1 || s.Backlog[0].SetAside {
-		t.Errorf("backlog %+v", s.Backlog)
+	if s, notes := p.State(), p.Finish(); len(s.Backlog) != 1 || len(notes) > 0 {
+		t.Errorf("backlog %+v, notes %+v", s.Backlog, notes)
 	}
 }
 
@@ -192,6 +195,167 @@ func TestSetAsideWhole(t *testing.T) {
 	bad.SetAside = true
 	if s := p.State(); len(askAll(p)) > 0 || p.Failure() == nil || !slices.Equal(s.Backlog, []state.Window{bad}) {
 		t.Errorf("failure %v, backlog %+v", p.Failure(), s.Backlog)
+	}
+}
+
+// TestConfirmedByTheNextRun: where no page comes after the bad one, the next run's new
+// window shows that the API is well.
+func TestConfirmedByTheNextRun(t *testing.T) {
+	p := freshRead(t, stateOf(collected(now-500, backlog(state.Window{Gte: 100, Lte: 100})), nil), usual())
+	fail(p, ask(t, p), audit.Unserved, "no page")
+	stopped(t, p, "no page", "no page")
+	s := stored(t, p.State(), time.Unix(now, 0))
+	p = freshRead(t, &s, usual())
+	r := ask(t, p)
+	fail(p, r, audit.Unserved, "no page")
+	set := "the API cannot serve 1 range, set aside while the rest is read: no page"
+	if stopped(t, p, set, set); !r.Once {
+		t.Error("it is asked for with all attempts again")
+	}
+}
+
+// TestEmptyPageProvesNothing: an empty page that more follow does not show that the API
+// serves the range again.
+func TestEmptyPageProvesNothing(t *testing.T) {
+	bad := state.Window{Gte: 100, Lte: 100, SetAside: true}
+	p := freshRead(t, stateOf(collected(now-500, backlog(bad)), nil), usual())
+	p.Take(ask(t, p), audit.Page{More: true, Cursor: "~"}, noOthers, 0)
+	fail(p, ask(t, p), audit.Unserved, "no page")
+	bad.After = "~"
+	if s := p.State(); !slices.Equal(s.Backlog, []state.Window{bad}) {
+		t.Errorf("backlog %+v", s.Backlog)
+	}
+	p = freshRead(t, stateOf(collected(now-500, backlog(bad)), nil), usual())
+	p.Take(ask(t, p), audit.Page{More: true, Cursor: "~~"}, noOthers, 0)
+	if s := p.State(); !s.Backlog[0].SetAside {
+		t.Errorf("after an empty page: %+v", s.Backlog)
+	}
+}
+
+// TestKnownFaultsAreNoOutage: what earlier runs have set aside fails fast, while a window that
+// begins with a bad record is still tried again: that one is cut all the same.
+func TestKnownFaultsAreNoOutage(t *testing.T) {
+	list := []state.Window{{Gte: 5000, Lte: 6000}}
+	for i := range int64(maxFailures) {
+		list = append(list, state.Window{Gte: 100 + 2*i, Lte: 100 + 2*i, SetAside: true})
+	}
+	p := freshRead(t, stateOf(collected(now-500, backlog(list...)), nil), usual())
+	asked := askAll(p)
+	for _, r := range asked[1:] {
+		fail(p, r, audit.Unserved, "no page")
+	}
+	fail(p, asked[0], audit.Unserved, "no page")
+	if got := askAll(p); len(got) != 2 {
+		t.Errorf("of a window with a bad page it wants %+v", got)
+	}
+}
+
+// TestSetAsideIsWhatFailed: of a window that a run has begun to cut, only what it could not read is
+// set aside. The rest waits like any other window: it counts as lag, and does not come last.
+func TestSetAsideIsWhatFailed(t *testing.T) {
+	p := freshRead(t, stateOf(collected(now-500, backlog(state.Window{Gte: 100, Lte: 199})), nil), usual(func(s *Settings) { s.MaxRecords = 2 }))
+	fail(p, ask(t, p), audit.Unserved, "no page")
+	p.Take(ask(t, p), more(audit.Record{ID: "a", At: 140}, audit.Record{ID: "b", At: 130}), noOthers, 0)
+	if r, ok := p.Next(false); ok {
+		t.Fatalf("beyond MAX_RECORDS it wants %+v", r)
+	}
+	stopped(t, p, "MAX_RECORDS is reached", "")
+	s := p.State()
+	if n := s.Windows(false); n.Open != 2 || n.SetAside != 0 {
+		t.Errorf("backlog %+v", s.Backlog)
+	}
+}
+
+// TestSetAsideWithAnOldFilter: a range that is set aside is reported with its times also where no
+// other window has its filter.
+func TestSetAsideWithAnOldFilter(t *testing.T) {
+	p := freshRead(t, stateOf(collected(now-500, backlog(state.Window{Gte: 100, Lte: 100, SetAside: true, Filter: filterA})), nil), usual())
+	fail(p, ask(t, p), audit.Unserved, "no page")
+	set := "the API cannot serve 1 range, set aside while the rest is read: no page"
+	stopped(t, p, set, set)
+	if notes := p.Finish(); len(notes) != 1 || notes[0].Severity != Error {
+		t.Errorf("notes %+v", notes)
+	}
+}
+
+// TestBadRecordAmidTies: a bad record in a second that takes several pages adds no window in each run.
+func TestBadRecordAmidTies(t *testing.T) {
+	api := &faulty{pager: pager{compare: newestFirst}, bad: map[string]bool{"tie10": true}}
+	for i := range 30 {
+		api.add(audit.Record{ID: fmt.Sprintf("tie%02d", i), At: now - 5})
+	}
+	settings := usual(func(s *Settings) { s.MaxRecords, s.Overlap = 1000, 100_000 })
+	var before *state.State
+	counts := map[string]int{}
+	run := func(at int64) {
+		api.add(audit.Record{ID: fmt.Sprintf("new%d", at), At: at})
+		_, written, next := api.run(t, before, settings, at)
+		for _, r := range written {
+			counts[r.ID]++
+		}
+		before = &next
+	}
+	for i := range int64(80) {
+		run(now + 60*i)
+		if n := len(before.Backlog); n != 1 {
+			t.Fatalf("after run %d the backlog has %d windows: %+v", i+1, n, before.Backlog)
+		}
+	}
+	clear(api.bad)
+	run(now + 60*80)
+	for _, r := range api.records {
+		if counts[r.ID] != 1 {
+			t.Errorf("%s was written %d times", r.ID, counts[r.ID])
+		}
+	}
+}
+
+// TestGiantRecord: a record too large for a page of its own does not make all other pages small.
+func TestGiantRecord(t *testing.T) {
+	api := everySecond(now-1000, now)
+	asked := 0
+	reader := &reader{t: t, width: 1,
+		send: func(r Request) answer {
+			asked++
+			got := api.page(r.Request, time.Unix(now, 0))
+			if slices.ContainsFunc(got.Records, func(r audit.Record) bool { return r.At == now-3 }) {
+				return failed(audit.PageTooLarge)
+			}
+			return answer{page: got}
+		},
+		arrive: func(_ Request, _ bool, a answer) answer { return a },
+	}
+	p, written, _ := reader.run(New(nil, usual(func(s *Settings) { s.MaxRecords = 100_000 }), time.Unix(now, 0)))
+	if p.Failure() == nil || len(written) != 1000 || asked > 150 {
+		t.Errorf("failure %v, %d records, %d requests", p.Failure(), len(written), asked)
+	}
+}
+
+// TestLeftOut: a new window leaves out each second that is set aside, where that brings all records of the
+// second that pass the filter. There is always something to ask for.
+func TestLeftOut(t *testing.T) {
+	all := []state.Span{{Gte: now - 620, Lte: now}}
+	for name, tt := range map[string]struct {
+		aside state.Window
+		want  []state.Span
+	}{
+		"a second":       {state.Window{Gte: now - 100, Lte: now - 100, SetAside: true}, []state.Span{{Gte: now - 99, Lte: now}, {Gte: now - 620, Lte: now - 101}}},
+		"its cursor":     {state.Window{Gte: now - 100, Lte: now - 100, After: "c", AfterAt: now - 100, Top: now - 100, SetAside: true}, all},
+		"two seconds":    {state.Window{Gte: now - 100, Lte: now - 99, SetAside: true}, all},
+		"another filter": {state.Window{Gte: now - 100, Lte: now - 100, SetAside: true, Filter: filterA}, all},
+		"it waits":       {state.Window{Gte: now - 100, Lte: now - 100}, all},
+	} {
+		var got []state.Span
+		for _, r := range askAll(begin(stateOf(collected(now-500, backlog(tt.aside)), nil), usual())) {
+			got = append(got, state.Span{Gte: r.Gte, Lte: r.Lte})
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s: requests differ (-want +got):\n%s", name, diff)
+		}
+	}
+	before := stateOf(collected(now, backlog(state.Window{Gte: now, Lte: now, SetAside: true}), func(s *state.Stream) { s.RecentSince = now }), nil)
+	if r := ask(t, begin(before, usual())); r.Gte != now || r.Lte != now {
+		t.Errorf("of a window of that second it wants %+v", r)
 	}
 }
 
@@ -245,10 +409,14 @@ func TestMergeSetAside(t *testing.T) {
 func TestAppendWindow(t *testing.T) {
 	above := state.Window{Gte: 200, Lte: 300}
 	below := state.Window{Gte: 100, Lte: 199}
+	asked := state.Span{Gte: 50, Lte: 300}
 	for name, tt := range map[string]struct {
 		change func(above, below *state.Window)
 		joined bool
 	}{
+		"of one backfill":          {func(a, b *state.Window) { a.Backfill, b.Backfill = asked, asked }, true},
+		"the lower is a backfill":  {func(_, b *state.Window) { b.Backfill = asked }, false},
+		"the upper is a backfill":  {func(a, _ *state.Window) { a.Backfill = asked }, false},
 		"nothing is read":          {func(_, _ *state.Window) {}, true},
 		"a second is between":      {func(_, b *state.Window) { b.Lte-- }, false},
 		"they overlap":             {func(_, b *state.Window) { b.Lte++ }, false},
@@ -263,7 +431,7 @@ func TestAppendWindow(t *testing.T) {
 		tt.change(&a, &b)
 		want := []state.Window{a, b}
 		if tt.joined {
-			want = []state.Window{{Gte: 100, Lte: 300}}
+			want = []state.Window{{Gte: 100, Lte: 300, Backfill: b.Backfill}}
 		}
 		if got := appendWindow(appendWindow(nil, a), b); !slices.Equal(got, want) {
 			t.Errorf("%s: %+v", name, got)

@@ -66,20 +66,33 @@ func newStream(tenant bool, before *state.Stream, settings *Settings, now time.T
 	}
 	fresh.Filter = settings.Filter
 	s.begin, s.end, s.newest = fresh.Gte, fresh.Lte, s.before.High
-	s.segments = append(s.segments, &segment{Window: fresh, fresh: true})
+	var backlog []*segment
+	var aside []state.Span
 	for _, w := range s.before.Backlog {
 		if !s.before.Rewound || w.Filter != settings.Filter {
 			old := &segment{Window: w, oldest: w.AfterAt, resumed: w.After != ""}
 			if w.SetAside {
 				old.fault = &fault{known: true, confirmed: true}
 			}
-			s.segments = append(s.segments, old)
+			if w.SetAside && w.After == "" && w.Gte == w.Lte && w.Filter == settings.Filter {
+				aside = append(aside, w.Left())
+			}
+			backlog = append(backlog, old)
 		}
 	}
-	slices.SortStableFunc(s.segments[1:], func(a, b *segment) int { return state.NewestToOldest(a.Window, b.Window) })
-	for i, w := range s.segments {
-		w.id = windowID{tenant, i}
+	slices.SortStableFunc(backlog, func(a, b *segment) int { return state.NewestToOldest(a.Window, b.Window) })
+	for i, w := range backlog {
+		w.id = windowID{tenant, i + 1}
 	}
+	// The new window leaves out each second that is set aside: a run asks for that once.
+	parts := state.Span{Gte: fresh.Gte, Lte: fresh.Lte}.Without(aside)
+	if len(parts) == 0 {
+		parts = []state.Span{{Gte: fresh.Gte, Lte: fresh.Lte}}
+	}
+	for _, part := range parts {
+		s.segments = append(s.segments, &segment{Window: state.Window{Gte: part.Gte, Lte: part.Lte, Filter: fresh.Filter}, fresh: true, id: windowID{tenant, 0}})
+	}
+	s.segments = append(s.segments, backlog...)
 	s.ids = make(map[audit.Identity]remembered, len(s.before.RecentIDs))
 	for r := range s.before.Remembered() {
 		s.ids[r.Identity] = remembered{line: r.Line}
@@ -303,7 +316,7 @@ func (s *stream) next(now time.Time) *state.Stream {
 	}
 	next.Backlog = []state.Window{}
 	for w := range s.open() {
-		w.SetAside = w.fault != nil && w.fault.confirmed
+		w.SetAside = w.fault != nil && (w.failure != nil || w.fault.known) // else it waits to be read
 		next.Backlog = appendWindow(next.Backlog, w.Window)
 	}
 	next.Remember(func(yield func(state.Remembered) bool) {

@@ -28,7 +28,7 @@ func TestWindows(t *testing.T) {
 	for _, order := range orders {
 		t.Run(order.name, func(t *testing.T) {
 			t.Parallel()
-			seeds := 1000
+			seeds := 700
 			switch {
 			case *long:
 				seeds = 340_000
@@ -142,7 +142,7 @@ func windowHistory(t *testing.T, order order, choose *choices) {
 			counts[r.ID]++
 		}
 		next := plan.State()
-		if runs++; runs < 12 || runs%16 == 0 { // a long rest would take all the time
+		if runs++; runs < 4 || runs%8 == 0 { // each time would take half of the time
 			next = stored(t, next, local)
 		}
 		s = &next

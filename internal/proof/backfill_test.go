@@ -1,13 +1,15 @@
 package proof
 
 import (
-	"errors"
 	"maps"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"example.com/auditlog/internal/sim/fault"
 	"example.com/auditlog/internal/state"
@@ -22,28 +24,29 @@ func (h *simulation) backfill(tr *fault.Transport, want state.Backfill) error {
 	h.T.Helper()
 	ctx, c, cancel := h.through(tr)
 	defer cancel()
-	_, _, err := h.collectorThrough(c).Backfill(ctx, h.Log, want)
+	_, err := h.collectorThrough(c).Backfill(ctx, h.Log, want)
 	return err
 }
 
-// TestBackfill: records before the first run are collected once, though the
-// range is asked for in parts, and those with collected seconds are refused.
+// TestBackfill: records before the first run are collected once, however their range is
+// asked for: in parts, twice, and with seconds that are collected.
 func TestBackfill(t *testing.T) {
 	inSimulation(t, simulated[0], func(h *simulation) {
 		h.Env["MAX_RECORDS"] = "20"
-		ask := func(want state.Backfill, parts ...string) {
+		began := time.Now()
+		at := func(d time.Duration) time.Time { return began.Add(-d) }
+		ask := func(want state.Backfill, comes string, parts ...state.Span) {
 			t.Helper()
-			err := h.backfill(&fault.Transport{}, want)
-			if err == nil {
-				err = errors.New("")
+			b, err := h.collector().Backfill(h.T.Context(), h.Log, want)
+			said := b.String()
+			if err != nil {
+				said = err.Error()
 			}
-			for _, part := range parts {
-				if !strings.Contains(err.Error(), part) || (part == "") != (err.Error() == "") {
-					t.Errorf("error %q lacks %q", err, part)
-				}
+			if !strings.Contains(said, comes) || !slices.Equal(b.Parts, parts) {
+				t.Errorf("%s, parts %v; want %q, %v", said, b.Parts, comes, parts)
 			}
 		}
-		began := time.Now()
+		part := func(from, to time.Time) state.Span { return state.Span{Gte: from.Unix(), Lte: to.Unix()} }
 		ask(state.Backfill{From: ago(10 * day)}, "first run")
 		h.Since = began.Unix() - 24*3600
 		h.Add(30, 8*24*3600, 3600)
@@ -53,9 +56,13 @@ func TestBackfill(t *testing.T) {
 			t.Errorf("covered %v, high %d", s.Covered, s.High)
 		}
 
-		at := func(d time.Duration) time.Time { return began.Add(-d) }
-		ask(state.Backfill{From: at(5 * day), To: at(2 * day)}, "")
-		ask(state.Backfill{From: at(5 * day), To: at(2 * day)}, "") // it is asked for
+		before := h.state()
+		ask(state.Backfill{From: at(5 * day), To: at(2 * day), DryRun: true}, "to collect: all of it", part(at(5*day), at(2*day)))
+		if diff := cmp.Diff(before, h.state()); diff != "" {
+			t.Errorf("a dry run changes the state:\n%s", diff)
+		}
+		ask(state.Backfill{From: at(5 * day), To: at(2 * day)}, "to collect: all of it", part(at(5*day), at(2*day)))
+		ask(state.Backfill{From: at(5 * day), To: at(2 * day)}, "in the backlog already: all of it")
 		if s := h.state(); len(s.Backlog) != 1 || s.Watermark != at(5*day).Unix() || len(s.Covered) != 2 {
 			t.Errorf("state %+v", s)
 		}
@@ -64,15 +71,15 @@ func TestBackfill(t *testing.T) {
 		if s := h.state(); len(s.Covered) != 2 || s.Covered[0].Lte != s.High {
 			t.Errorf("after a run covered %v, high %d", s.Covered, s.High)
 		}
-		ask(state.Backfill{From: at(6 * day), To: at(3 * day)}, "part of the range is collected, or in the backlog", "1999-12-26T00:00:00Z to 1999-12-26T23:59:59Z")
-		ask(state.Backfill{From: at(4 * day), To: at(3 * day)}, "the range is collected")
-		ask(state.Backfill{From: at(10 * day)}, "part of the range", "1999-12-22T00:00:00Z to 1999-12-26T23:59:59Z", "1999-12-30T00:00:01Z to 1999-12-30T23:59:59Z")
-		ask(state.Backfill{From: at(10 * day), To: time.Now().Add(day)}, "the next run collects what is newer")
+		ask(state.Backfill{From: at(6 * day), To: at(3 * day)}, "to collect: 1999-12-26T00:00:00Z to 1999-12-26T23:59:59Z", part(at(6*day), at(5*day+time.Second)))
 		ask(state.Backfill{From: at(2 * day), To: at(3 * day)}, "before it begins")
-		ask(state.Backfill{From: at(-time.Hour)}, "is collected, or in the backlog: all from 1999-12-31T00:00:00Z on")
+		ask(state.Backfill{From: at(-2 * time.Hour)}, "the next run collects what is newer")
 		ask(state.Backfill{From: time.Unix(-5, 0), To: at(7 * day)}, "before 1970")
-		ask(state.Backfill{From: at(2*day - time.Second)}, "")
-		ask(state.Backfill{From: at(20 * day), To: at(5*day + time.Second)}, "")
+		h.MustRun()
+		ask(state.Backfill{From: at(4 * day), To: at(3 * day)}, "collected already: all of it")
+		h.WantLog("Backfill: nothing to do: 1999-12-28T00:00:00Z to 1999-12-29T00:00:00Z: collected already: all of it. " +
+			"To write the records once more: auditlog backfill --again --from 1999-12-28T00:00:00Z --to 1999-12-29T00:00:00Z")
+		ask(state.Backfill{From: at(20 * day), To: time.Now().Add(day)}, "newer than", part(at(2*day-time.Second), at(day+time.Second)), part(at(20*day), at(6*day+time.Second)))
 		h.Since = 0
 		if s := h.state(); len(s.Covered) != 1 {
 			t.Errorf("covered %v", s.Covered)
@@ -81,6 +88,79 @@ func TestBackfill(t *testing.T) {
 		h.WantLog("Read a window of the backlog to its end: the oldest record that the API returned since 1999-12-12T00:00:00Z is from 1999-12-22T",
 			"the API has no record from 1999-12-27T00:00:00Z to 1999-12-30T00:00:00Z")
 		h.tidied()
+	})
+}
+
+// TestBackfillCancelled: what is cancelled before it is read is not collected, and can be
+// asked for again.
+func TestBackfillCancelled(t *testing.T) {
+	inSimulation(t, simulated[0], func(h *simulation) {
+		h.Since = ago(day).Unix()
+		h.Add(9, 3*24*3600, 60)
+		h.MustRun()
+		covered := h.state().Covered
+		for range 2 {
+			want := state.Backfill{From: ago(9 * day), To: ago(2 * day)}
+			if err := h.backfill(&fault.Transport{}, want); err != nil {
+				t.Fatal(err)
+			}
+			want.Cancel = true
+			if err := h.backfill(&fault.Transport{}, want); err != nil {
+				t.Fatal(err)
+			}
+			if err := h.backfill(&fault.Transport{}, want); err == nil || !strings.Contains(err.Error(), "nothing from") {
+				t.Errorf("error %v", err)
+			}
+			if s := h.state(); len(s.Backlog) > 0 || s.Watermark != s.High || !slices.Equal(s.Covered, covered) {
+				t.Errorf("%+v", s)
+			}
+			if sum := h.MustRun(); sum.Records > 0 {
+				t.Errorf("collected %d records", sum.Records)
+			}
+			covered = h.state().Covered
+		}
+		if err := h.backfill(&fault.Transport{}, state.Backfill{From: ago(9 * day), To: ago(2 * day)}); err != nil {
+			t.Fatal(err)
+		}
+		h.Since = 0
+		h.Settle()
+	})
+}
+
+// TestBackfillIsNoLag: while a backfill goes on, split by runs with several requests at once, new
+// records are as recent as without it. What a run leaves of its new window counts.
+func TestBackfillIsNoLag(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *simulation) {
+		h.Env["FETCH_CONCURRENCY"], h.Env["MAX_RECORDS"], h.Env["PAGE_SIZE"] = "4", "40", "10"
+		h.Add(400, 2*24*3600+600, 1500)
+		h.MustRun()
+		asked := state.Backfill{From: ago(10 * day), To: ago(2 * day)}
+		if err := h.backfill(&fault.Transport{}, asked); err != nil {
+			t.Fatal(err)
+		}
+		split := false
+		for range 3 {
+			time.Sleep(time.Hour)
+			sum, s := h.MustRun(), h.state()
+			if sum.Lag > 60 || sum.OpenWindows != 0 || sum.Backfills != len(s.Backlog) || sum.Watermark != asked.From.Unix() {
+				t.Errorf("lag %d, %d windows of new records, %d of backfills, state %+v", sum.Lag, sum.OpenWindows, sum.Backfills, s)
+			}
+			want := state.Span{Gte: asked.From.Unix(), Lte: asked.To.Unix()}
+			if list := s.Backfills(false); len(list) != 1 || list[0].Span != want || list[0].Left >= want.Seconds() {
+				t.Errorf("backfills %+v", list)
+			}
+			split = split || len(s.Backlog) > 1
+		}
+		if !split {
+			t.Error("no run has split the backfill")
+		}
+		h.WantLog("Backfills go on in the next runs: ")
+		time.Sleep(time.Hour)
+		h.Add(60, 1000, 10)
+		if sum := h.MustRun(); sum.OpenWindows == 0 || sum.Lag < 1000 {
+			t.Errorf("lag %d, %d windows of new records, where a run leaves some", sum.Lag, sum.OpenWindows)
+		}
+		h.Settle()
 	})
 }
 
@@ -100,7 +180,7 @@ func TestBackfillAgain(t *testing.T) {
 				in++
 			}
 		})
-		if _, _, err := c.Backfill(h.T.Context(), h.Log, want); err != nil {
+		if _, err := c.Backfill(h.T.Context(), h.Log, want); err != nil {
 			t.Fatal(err)
 		}
 		again := 0
@@ -182,7 +262,7 @@ func TestBackfillFaults(t *testing.T) {
 				}}
 				if h.backfill(tr, want) != nil {
 					tr.Land()
-					if err := h.backfill(&fault.Transport{}, want); err != nil && !strings.Contains(err.Error(), "all from") {
+					if err := h.backfill(&fault.Transport{}, want); err != nil {
 						t.Error(err)
 					}
 				}
@@ -231,6 +311,34 @@ func TestTwoBackfills(t *testing.T) {
 	})
 }
 
+// TestBackfillTwice does one backfill twice, the second before each request of the first, as where
+// a message is delivered twice at once: it is in the backlog once, and each record is collected once.
+func TestBackfillTwice(t *testing.T) {
+	for n, asked := 1, true; asked; n++ {
+		asked = false
+		inSimulation(t, simulated[0], func(h *simulation) {
+			h.Since = ago(day).Unix()
+			h.Add(9, 3*24*3600, 60)
+			h.MustRun()
+			want, count := state.Backfill{From: ago(9 * day), To: ago(time.Hour)}, 0
+			err := h.backfill(&fault.Transport{Decide: func(*http.Request) fault.Fault {
+				if count++; count == n {
+					asked = true
+					if err := h.backfill(&fault.Transport{}, want); err != nil {
+						t.Error(err)
+					}
+				}
+				return fault.Fault{}
+			}}, want)
+			if len(h.state().Backlog) != 1 || err != nil {
+				t.Errorf("error %v, backlog %+v", err, h.state().Backlog)
+			}
+			h.Since = 0
+			h.Settle()
+		})
+	}
+}
+
 // TestBackfillOfWhatIsPartlyRead: what the backlog has yet to read is not asked for
 // again, since two windows of the same records would have to be distinguished by
 // all their ids; once it is read, it is.
@@ -243,7 +351,7 @@ func TestBackfillOfWhatIsPartlyRead(t *testing.T) {
 		want := state.Backfill{From: ago(4 * day), To: ago(2 * day)}
 		again := func() error {
 			t.Helper()
-			_, _, err := c.Backfill(h.T.Context(), h.Log, want)
+			_, err := c.Backfill(h.T.Context(), h.Log, want)
 			return err
 		}
 		if err := again(); err != nil {

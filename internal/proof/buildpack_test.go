@@ -199,7 +199,7 @@ func upload(t *testing.T) []string {
 			return err
 		case d.IsDir() && (rel == ".git" || strings.HasSuffix(path, "/.terraform")):
 			return filepath.SkipDir
-		case d.Type().IsRegular():
+		case d.Type().IsRegular() && rel != ".git": // a file in a work tree
 			copyFile(t, path, filepath.Join(dir, rel))
 		}
 		return nil

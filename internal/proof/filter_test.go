@@ -1,7 +1,6 @@
 package proof
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/url"
@@ -72,21 +71,21 @@ func TestFilters(t *testing.T) {
 
 		// What was left out can be had: of other types as it is, of the same only again.
 		back := state.Backfill{From: ago(2 * time.Hour), To: ago(70 * time.Minute)}
-		if _, _, err := h.collector().Backfill(t.Context(), h.Log, back); err != nil {
+		if _, err := h.collector().Backfill(t.Context(), h.Log, back); err != nil {
 			t.Error(err)
 		}
 		h.MustRun()
 		have("map[key.created:5 login.failed:5 role.updated:6]")
 		h.Env["EVENT_TYPES"] = "key.created,user.added"
-		if _, _, err := h.collector().Backfill(t.Context(), h.Log, back); err == nil || !strings.Contains(err.Error(), "left out") {
-			t.Errorf("error %v", err)
+		if b, err := h.collector().Backfill(t.Context(), h.Log, back); err != nil || len(b.Parts) > 0 || len(b.Unsure) != 1 || !strings.Contains(b.Why, "left out") {
+			t.Errorf("%+v, error %v", b, err)
 		}
 		h.Env["EVENT_TYPES"] = "login.failed"
 		end := time.Unix(h.state().High, 0)
-		if _, _, err := h.collector().Backfill(t.Context(), h.Log, state.Backfill{From: end.Add(-20 * time.Minute), To: end, Again: true}); err == nil || !strings.Contains(err.Error(), "must end before") {
+		if _, err := h.collector().Backfill(t.Context(), h.Log, state.Backfill{From: end.Add(-20 * time.Minute), To: end, Again: true}); err == nil || !strings.Contains(err.Error(), "must end before") {
 			t.Errorf("error %v", err)
 		}
-		if _, _, err := h.collector().Backfill(t.Context(), h.Log, state.Backfill{From: end.Add(-20 * time.Minute), To: end}); err != nil {
+		if _, err := h.collector().Backfill(t.Context(), h.Log, state.Backfill{From: end.Add(-20 * time.Minute), To: end}); err != nil {
 			t.Error(err)
 		}
 		h.MustRun()
@@ -107,7 +106,7 @@ func TestEditKeepsOtherFilters(t *testing.T) {
 					h.Put(false, "login.failed", 600)
 					h.MustRun()
 					h.Env["EVENT_TYPES"] = "role.updated"
-					if _, _, err := h.collector().Backfill(t.Context(), h.Log, state.Backfill{From: ago(5 * time.Hour), To: ago(2 * time.Hour)}); err != nil {
+					if _, err := h.collector().Backfill(t.Context(), h.Log, state.Backfill{From: ago(5 * time.Hour), To: ago(2 * time.Hour)}); err != nil {
 						t.Fatal(err)
 					}
 					h.Env["EVENT_TYPES"] = "login.failed"
@@ -134,12 +133,15 @@ func TestEditKeepsOtherFilters(t *testing.T) {
 // cannot be told from what else was collected, the range is refused.
 func TestBackfillKeepsToItsFilter(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *simulation) {
-		backfill := func(types string, r state.Backfill) error {
+		askFor := func(types string, r state.Backfill) (state.Backfilled, error) {
 			t.Helper()
 			before := h.Env["EVENT_TYPES"]
+			defer func() { h.Env["EVENT_TYPES"] = before }()
 			h.Env["EVENT_TYPES"] = types
-			_, _, err := h.collector().Backfill(t.Context(), h.Log, r)
-			h.Env["EVENT_TYPES"] = before
+			return h.collector().Backfill(t.Context(), h.Log, r)
+		}
+		backfill := func(types string, r state.Backfill) error {
+			_, err := askFor(types, r)
 			return err
 		}
 		refused := func(err error, why string) {
@@ -164,17 +166,19 @@ func TestBackfillKeepsToItsFilter(t *testing.T) {
 
 		refused(backfill("b", state.Backfill{From: ago(time.Hour), To: high, Again: true}), "let runs read them first")
 		refused(backfill("a", state.Backfill{From: ago(time.Hour), To: high, Again: true, Here: true}), "--detach")
-		refused(backfill("a", state.Backfill{From: ago(time.Hour), To: high}), state.ErrCollected.Error())
+		if b, err := askFor("a", state.Backfill{From: ago(time.Hour), To: high}); err != nil || len(b.Parts) > 0 {
+			t.Errorf("%+v, error %v", b, err)
+		}
 
-		// Without an end, it is where records of such types begin to be collected.
+		// Without an end, it is all that has not been collected of such types.
 		if err := backfill("b", state.Backfill{From: ago(5 * time.Hour)}); err != nil {
 			t.Error(err)
 		}
 		if s := h.state(); !slices.ContainsFunc(s.Backlog, func(w state.Window) bool { return w.Filter == "event_types%5B%5D=b" && w.Lte > high.Unix()-1300 }) {
 			t.Errorf("%+v", s.Backlog)
 		}
-		if err := backfill("c", state.Backfill{From: ago(5 * time.Hour)}); errors.Is(err, state.ErrCollected) {
-			t.Error(err)
+		if b, err := askFor("c", state.Backfill{From: ago(5 * time.Hour)}); err != nil || len(b.Parts) != 1 {
+			t.Errorf("%+v, error %v", b, err)
 		}
 		h.Env["MAX_RECORDS"], h.Env["EVENT_TYPES"] = "100", ""
 		for range 3 {

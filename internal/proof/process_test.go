@@ -6,15 +6,12 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"regexp"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/caarlos0/env/v11"
 
-	"example.com/auditlog/internal/config"
 	"example.com/auditlog/internal/sim/fault"
 	"example.com/auditlog/internal/sim/harness"
 	"example.com/auditlog/internal/sim/world"
@@ -213,32 +210,6 @@ func TestPeakMemory(t *testing.T) {
 		}
 		if err := h.Check(); err != nil {
 			t.Error(err)
-		}
-	}
-}
-
-// TestReadme: the settings table has every setting with its default, and the
-// text names no setting that does not exist.
-func TestReadme(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	known := map[string]bool{"STORAGE_EMULATOR_HOST": true, "OPENAI_AUDITLOG": true} // a log type
-	for _, s := range config.Settings() {
-		known[s.Name] = true
-		value := s.Default
-		if s.Required {
-			value = "required"
-		}
-		row := regexp.MustCompile("(?m)^\\| `" + s.Name + "` \\| (.*?) \\|").FindSubmatch(readme)
-		if row == nil || value != "" && strings.Trim(string(row[1]), "`") != value {
-			t.Errorf("README.md: row of %s is %q, want the default %q", s.Name, row, value)
-		}
-	}
-	for _, name := range regexp.MustCompile("`([A-Z]+_[A-Z_]+)`").FindAllSubmatch(readme, -1) {
-		if !known[string(name[1])] {
-			t.Errorf("README.md names %s, which is no setting", name[1])
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -124,13 +125,14 @@ type setting struct {
 	remove      bool   // the feed deletes what it has taken
 	width       string // FETCH_CONCURRENCY, "" for 1
 	tenant      string // TENANT_EVENTS
+	conceals    bool   // the bucket answers 403 for what is missing
 }
 
 var simulated = []setting{
-	{"feed deletes at once", "", true, true, "", ""},
-	{"feed deletes later", "", false, true, "", ""},
-	{"state bucket, tenant events", "states", true, false, "", "true"},
-	{"side by side", "", true, true, "4", ""},
+	{"feed deletes at once", "", true, true, "", "", true},
+	{"feed deletes later", "", false, true, "", "", false},
+	{"state bucket, tenant events", "states", true, false, "", "true", true},
+	{"side by side", "", true, true, "4", "", false},
 }
 
 // settings are those to simulate exhaustively. When the feed comes matters
@@ -152,6 +154,9 @@ func inSimulation(t *testing.T, s setting, f func(h *simulation)) {
 		h.Env["STATE_BUCKET"] = s.stateBucket
 		h.Env["FETCH_CONCURRENCY"] = cmp.Or(s.width, "1")
 		h.Env["TENANT_EVENTS"] = s.tenant
+		if s.conceals {
+			h.Conceal()
+		}
 		h.watch = &witness{h: h, setting: s, named: map[string]bool{}, shown: map[bool]int{}}
 		h.Heal = func() { h.decide = nil }
 		h.Replace = func() (harness.Figures, error) {
@@ -195,15 +200,30 @@ func (h *simulation) through(tr *fault.Transport) (context.Context, harness.Conn
 	ctx, cancel := context.WithCancel(h.T.Context())
 	tr.Handler = h.Handler()
 	if decide := tr.Decide; decide != nil {
+		var silent sync.Map
 		tr.Decide = func(r *http.Request) fault.Fault {
 			f := decide(r)
 			if f.Kind == fault.Die {
 				cancel() // nor does it wait any longer
 			}
-			return f
+			return inEachAttempt(&silent, r, f)
 		}
 	}
 	return ctx, h.Connect(tr), cancel
+}
+
+// inEachAttempt makes the bucket leave each attempt at a request without an answer if it
+// has left one. Else another attempt would get over most faults, and TestStorageHangs
+// tries that.
+func inEachAttempt(silent *sync.Map, r *http.Request, f fault.Fault) fault.Fault {
+	request := r.Method + r.URL.String()
+	switch before, ok := silent.Load(request); {
+	case ok && f.Kind == fault.None:
+		return before.(fault.Fault)
+	case !toAPI(r) && f.Status == 0 && (f.Kind == fault.Hang || f.Kind == fault.HangAfter || f.Kind == fault.Late):
+		silent.Store(request, f)
+	}
+	return f
 }
 
 // witness looks at the bucket after every request that has changed it, and

@@ -42,7 +42,7 @@ func TestBackfillOfAnEditedState(t *testing.T) {
 		h.MustRun()
 		backfill := func(from, to time.Time) {
 			h.Env["EVENT_TYPES"] = "a"
-			if _, _, err := h.collector().Backfill(t.Context(), h.Log, state.Backfill{From: from, To: to}); err != nil {
+			if _, err := h.collector().Backfill(t.Context(), h.Log, state.Backfill{From: from, To: to}); err != nil {
 				t.Fatal(err)
 			}
 			h.Env["EVENT_TYPES"] = "k"
@@ -129,6 +129,22 @@ func TestTenantOnlyDroppedCompare(t *testing.T) {
 	}
 }
 
+// TestTenantBesideBadRecord: a record of the others that the API cannot serve does not keep
+// the tenant's first records waiting.
+func TestTenantBesideBadRecord(t *testing.T) {
+	inTenant(t, func(h *simulation) {
+		h.API.SetBad(h.Put(false, "a", 500), 500)
+		h.Put(false, "a", 3600)
+		id := h.Put(true, "b", 400)
+		h.Run()
+		if n := h.Collected(h.Stored())[id]; n != 1 {
+			h.T.Errorf("the tenant's record was written %d times", n)
+		}
+		h.API.Heal()
+		h.Settle()
+	})
+}
+
 // TestTenantOnlyDroppedEmpty: where there was nothing to compare at first, later
 // pages are compared.
 func TestTenantOnlyDroppedEmpty(t *testing.T) {
@@ -142,7 +158,7 @@ func TestTenantOnlyDroppedEmpty(t *testing.T) {
 		if s := h.state().Tenant; s == nil || s.Untouched {
 			h.T.Fatalf("%+v", s)
 		}
-		if _, _, err := h.collector().Backfill(h.T.Context(), h.Log, state.Backfill{From: ago(5 * day)}); err != nil {
+		if _, err := h.collector().Backfill(h.T.Context(), h.Log, state.Backfill{From: ago(5 * day)}); err != nil {
 			h.T.Fatal(err)
 		}
 		for range 3 {
@@ -193,7 +209,7 @@ func TestTenantOnlyDroppedLater(t *testing.T) {
 			if s := h.state().Tenant; s == nil || !s.Distinct {
 				h.T.Fatalf("%+v", s)
 			}
-			if _, _, err := h.collector().Backfill(h.T.Context(), h.Log, state.Backfill{From: ago(5 * day)}); err != nil {
+			if _, err := h.collector().Backfill(h.T.Context(), h.Log, state.Backfill{From: ago(5 * day)}); err != nil {
 				h.T.Fatal(err)
 			}
 			h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault { dropTenantOnly(r); return fault.Fault{} })
@@ -224,7 +240,7 @@ func TestTenantOnlyDroppedInWindow(t *testing.T) {
 		h.Put(false, "a", 7200)
 		h.Put(true, "b", 5)
 		h.MustRun()
-		if _, _, err := h.collector().Backfill(h.T.Context(), h.Log, state.Backfill{From: ago(5 * day)}); err != nil {
+		if _, err := h.collector().Backfill(h.T.Context(), h.Log, state.Backfill{From: ago(5 * day)}); err != nil {
 			h.T.Fatal(err)
 		}
 		h.MustRun() // leaves the tenant's window at its 20th record
@@ -280,7 +296,7 @@ func TestHangingWindows(t *testing.T) {
 			h.MustRun()
 			for d := range 5 {
 				to := ago(time.Duration(2+2*d) * day)
-				if _, _, err := h.collector().Backfill(h.T.Context(), h.Log, state.Backfill{From: to.Add(-day), To: to}); err != nil {
+				if _, err := h.collector().Backfill(h.T.Context(), h.Log, state.Backfill{From: to.Add(-day), To: to}); err != nil {
 					h.T.Fatal(err)
 				}
 			}
@@ -337,7 +353,7 @@ func TestIDsOfExcludedWindows(t *testing.T) {
 		h.MustRun()
 		for _, types := range []string{"a", "b"} {
 			h.Env["EVENT_TYPES"] = types
-			if _, _, err := h.collector().Backfill(t.Context(), h.Log, state.Backfill{From: ago(8 * day), To: ago(2 * day)}); err != nil {
+			if _, err := h.collector().Backfill(t.Context(), h.Log, state.Backfill{From: ago(8 * day), To: ago(2 * day)}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -366,13 +382,13 @@ func TestAgainOverOtherWindows(t *testing.T) {
 		h.MustRun()
 		h.Env["EVENT_TYPES"] = "b"
 		r := state.Backfill{From: ago(8 * day), To: ago(2 * day), Again: true}
-		if _, _, err := h.collector().Backfill(t.Context(), h.Log, r); err != nil {
+		if _, err := h.collector().Backfill(t.Context(), h.Log, r); err != nil {
 			t.Fatal(err)
 		}
 		h.Env["EVENT_TYPES"], h.Env["MAX_RECORDS"] = "a", "5"
 		h.MustRun()
 		h.Env["EVENT_TYPES"] = "a"
-		if _, _, err := h.collector().Backfill(t.Context(), h.Log, r); err != nil {
+		if _, err := h.collector().Backfill(t.Context(), h.Log, r); err != nil {
 			return // refused
 		}
 		h.API.ExpireCursors()
@@ -399,7 +415,7 @@ func TestLagOfAnEditBackfilled(t *testing.T) {
 		h.APIFaults.Set(ofTenant(true, fault.Fault{Kind: fault.Refuse, Status: 500}))
 		from, to := time.Unix(began-7200, 0), time.Unix(began-3600, 0)
 		h.Env["TENANT_EVENTS"] = "false"
-		_, _, err := h.collector().Backfill(h.T.Context(), h.Log, state.Backfill{From: from, To: to})
+		_, err := h.collector().Backfill(h.T.Context(), h.Log, state.Backfill{From: from, To: to})
 		h.Env["TENANT_EVENTS"] = "true"
 		if err != nil {
 			h.T.Fatal(err)

@@ -285,27 +285,26 @@ func TestBackfillOfStreams(t *testing.T) {
 		h.Env["TENANT_EVENTS"] = ""
 		h.Since = 0
 		h.MustRun()
-		backfill := func(days int) error {
-			_, _, err := h.collector().Backfill(t.Context(), h.Log, state.Backfill{From: began.Add(-time.Duration(days) * day), To: began.Add(-day - time.Second)})
-			return err
+		backfill := func(days int) (state.Backfilled, error) {
+			return h.collector().Backfill(t.Context(), h.Log, state.Backfill{From: began.Add(-time.Duration(days) * day), To: began.Add(-day - time.Second)})
 		}
-		if err := backfill(2); err != nil {
+		if _, err := backfill(2); err != nil {
 			t.Error(err)
 		}
 		h.MustRun()
 		h.Env["TENANT_EVENTS"] = "true"
-		h.MustRun()                         // begins with the look-back
-		if err := backfill(2); err != nil { // the others have it
+		h.MustRun()                            // begins with the look-back
+		if _, err := backfill(2); err != nil { // the others have it
 			t.Error(err)
 		}
 		if s := h.state(); len(s.Backlog) != 0 || len(s.Tenant.Backlog) != 1 {
 			t.Errorf("%+v", s)
 		}
 		h.MustRun()
-		if err := backfill(2); err == nil || !strings.Contains(err.Error(), state.ErrCollected.Error()) {
-			t.Errorf("error %v", err)
+		if b, err := backfill(2); err != nil || !b.Idle() {
+			t.Errorf("%+v, error %v", b, err)
 		}
-		if _, _, err := h.collector().Backfill(t.Context(), h.Log, state.Backfill{From: began.Add(-5 * day)}); err != nil {
+		if _, err := h.collector().Backfill(t.Context(), h.Log, state.Backfill{From: began.Add(-5 * day)}); err != nil {
 			t.Error(err)
 		}
 		h.Settle()
@@ -413,7 +412,7 @@ func TestNoTenantAfterError(t *testing.T) {
 		h.APIFaults.Set(ofTenant(true, fault.Fault{Kind: fault.Refuse, Status: 500}))
 		h.Run()
 		back := state.Backfill{From: ago(60 * time.Minute), To: ago(30 * time.Minute), Again: true}
-		if _, _, err := h.collector().Backfill(h.T.Context(), h.Log, back); err != nil {
+		if _, err := h.collector().Backfill(h.T.Context(), h.Log, back); err != nil {
 			t.Errorf("a backfill waits for a stream that was never read: %v", err)
 		}
 		h.APIFaults.Set(ofTenant(true, fault.Fault{Kind: fault.Refuse, Status: 400, Body: `{"error":{"message":"Organization has no tenant."}}`}))
@@ -517,7 +516,7 @@ func TestComparisonsWaitLittle(t *testing.T) {
 			for range 3 {
 				h.Put(true, "a", int64(time.Since(to)/time.Second)+60)
 			}
-			if _, _, err := h.collector().Backfill(h.T.Context(), h.Log, state.Backfill{From: to.Add(-day), To: to}); err != nil {
+			if _, err := h.collector().Backfill(h.T.Context(), h.Log, state.Backfill{From: to.Add(-day), To: to}); err != nil {
 				h.T.Fatal(err)
 			}
 		}

@@ -25,13 +25,14 @@ func HTML(w io.Writer, r *Report) error { return pageTemplate.Execute(w, newPage
 
 type page struct {
 	*Report
-	Now     string
-	Where   string
-	Alerts  []string
-	Figures []figure
-	Notes   []string
-	Plots   []plot
-	Tables  []table
+	Now      string
+	Headline string
+	Where    string
+	Alerts   []string
+	Figures  []figure
+	Notes    []string
+	Plots    []plot
+	Tables   []table
 }
 
 type figure struct{ Name, Value, Detail string }
@@ -48,6 +49,7 @@ type table struct {
 type plot struct {
 	ID, Title, Text string
 	Marks           []mark
+	Hits            []hit
 	X, Y            []tick
 	Legend          []entry
 	Rows            bool // Y has names of rows, not heights
@@ -56,7 +58,21 @@ type plot struct {
 type mark struct {
 	X, Y, W, H float64
 	Class      string
-	Title      string
+}
+
+// hit is a part of the box, in percent, and what the page shows while the pointer is on it.
+type hit struct {
+	X, Y, W, H float64
+	Value      string
+}
+
+// add adds a mark, which shows a value: in a plot without rows, wherever the pointer is above or below it.
+func (p *plot) add(m mark, value string) {
+	p.Marks = append(p.Marks, m)
+	if !p.Rows {
+		m.Y, m.H = 0, plotHeight
+	}
+	p.Hits = append(p.Hits, hit{m.X / plotWidth * 100, m.Y, m.W / plotWidth * 100, m.H, value})
 }
 
 // tick is a label at a percentage of an axis.
@@ -79,7 +95,7 @@ const (
 )
 
 func newPage(r *Report) page {
-	p := page{Report: r, Now: stamp(r.Time)}
+	p := page{Report: r, Now: stamp(r.Time), Headline: r.Headline()}
 	s := &r.State
 	p.Where = s.Object
 	if s.Organization != "" {
@@ -90,21 +106,13 @@ func newPage(r *Report) page {
 			p.Alerts = append(p.Alerts, printable(alert, 2000))
 		}
 	}
-	if !s.Committed {
-		p.Alerts = append(p.Alerts, "No run has committed yet.")
-	}
 	if s.Committed {
-		p.Figures = append(p.Figures,
-			figure{"Lag", span(s.LagSeconds), "since the oldest moment that may hold uncollected records"},
-			figure{"Watermark", stamp(s.WatermarkTime), fmt.Sprintf("%d: all before it is collected", s.Watermark)})
-		run := figure{"Last run", "unknown", ""}
-		if !s.LastRun.IsZero() {
-			run = figure{"Last run", span(int64(r.Time.Sub(s.LastRun).Seconds())) + " ago", stamp(s.LastRun)}
-		}
-		backlog := figure{"Backlog", "none", ""}
-		if n := len(s.Backlog.Windows); n > 0 {
-			backlog = figure{"Backlog", audit.Count(n, "window"), fmt.Sprintf("%s to read, the oldest second %s old", span(s.Backlog.SpanSeconds), span(s.Backlog.AgeSeconds))}
-		}
+		p.Figures = append(p.Figures, figure{"Lag", span(s.LagSeconds), "new records: " + s.collected(r.Time)},
+			figure{"Last run", s.lastRun(r.Time), ""},
+			count("To read", "window", list(s.of(KindNew), Window.toRead)),
+			count("Backfills", "backfill", list(s.Backfills, Backfill.toRead)),
+			count("Set aside", "range", list(s.of(KindSetAside), Window.setAside)),
+			count("Gaps", "gap", list(s.Gaps, Range.gap)))
 		staged := figure{"Staged", "nothing", ""}
 		switch {
 		case s.Staged == nil:
@@ -116,12 +124,13 @@ func newPage(r *Report) page {
 			staged.Value = s.Staged.Now
 			p.Alerts = append(p.Alerts, printable(s.Staged.fate(), 2000))
 		}
-		p.Figures = append(p.Figures, run, backlog, staged, figure{"Ids kept", audit.Number(s.RecentIDs), "of records that a later read can bring again"})
+		p.Figures = append(p.Figures, staged, figure{"Ids kept", audit.Number(s.RecentIDs), "of records that a later read can bring again"})
 		if s.Filter != "" {
 			p.Figures = append(p.Figures, figure{"Filter", "set", printable(s.Filter, 500)})
 		}
 		if t := s.Tenant; t != nil {
-			p.Figures = append(p.Figures, figure{"Tenant events", stamp(t.WatermarkTime), fmt.Sprintf("their watermark, %d; %s; %s in the backlog", t.Watermark, t.lastRun(r.Time), audit.Count(len(t.Backlog.Windows), "window"))})
+			p.Figures = append(p.Figures, figure{"Tenant events", stamp(t.CollectedToTime), fmt.Sprintf("%s; last read: %s", t.collected(r.Time), t.lastRun(r.Time))},
+				count("Tenant events to read", "window", list(t.Windows, Window.toRead)))
 		}
 	}
 	f := r.Feed
@@ -142,15 +151,23 @@ func newPage(r *Report) page {
 	return p
 }
 
+// count is a figure of things, with the first of them.
+func count(name, noun string, all []string) figure {
+	if len(all) == 0 {
+		return figure{name, "none", ""}
+	}
+	return figure{name, audit.Count(len(all), noun), all[0]}
+}
+
 func (p *page) tables() {
 	s := &p.State
-	if len(s.Backlog.Windows)+len(s.Gaps) > 0 {
-		t := table{Title: "Backlog and gaps", Head: []string{"what", "from", "to", "still to read", "length"}, Numbers: 1}
-		for _, w := range s.Backlog.Windows[:min(listedOnPage, len(s.Backlog.Windows))] {
-			t.Rows = append(t.Rows, []string{"window", audit.Time(w.Gte), audit.Time(w.Lte), w.left().String(), span(w.left().Seconds())})
+	if len(s.Windows)+len(s.Gaps) > 0 {
+		t := table{Title: "Windows, backfills and gaps", Head: []string{"what", "from", "to", "still to read", "length"}, Numbers: 1}
+		for _, w := range s.Windows[:min(listedOnPage, len(s.Windows))] {
+			t.Rows = append(t.Rows, []string{kindTexts[w.Kind], stamp(w.GteTime), stamp(w.LteTime), w.left().String(), span(w.left().Seconds())})
 		}
 		for _, g := range s.Gaps[:min(listedOnPage, len(s.Gaps))] {
-			t.Rows = append(t.Rows, []string{"gap", audit.Time(g.Gte), audit.Time(g.Lte), "not asked for", span(g.Seconds())})
+			t.Rows = append(t.Rows, []string{"gap", stamp(g.GteTime), stamp(g.LteTime), "not asked for", span(g.Seconds())})
 		}
 		p.Tables = append(p.Tables, t)
 	}
@@ -164,8 +181,8 @@ func (p *page) tables() {
 		if o.Read {
 			row[4] = audit.Number(o.Records)
 		}
-		if o.Records > 0 {
-			row[2], row[3] = audit.Time(o.Oldest), audit.Time(o.Newest)
+		if o.own() > 0 {
+			row[2], row[3] = stamp(o.OldestTime), stamp(o.NewestTime)
 		}
 		t.Rows = append(t.Rows, row)
 	}
@@ -222,7 +239,8 @@ func (f *Feed) events() plot {
 	for i, bar := range bars {
 		start := f.Hours[i*step].Start
 		x, w := axis.place(start.Unix(), start.Add(time.Duration(step)*time.Hour).Unix())
-		y := 0.0
+		y, sum := 0.0, 0
+		var values []string
 		for k, n := range bar {
 			if n == 0 {
 				continue
@@ -233,8 +251,12 @@ func (f *Feed) events() plot {
 			}
 			h := float64(n) / top * plotHeight
 			y += h
-			p.Marks = append(p.Marks, mark{x + w*.06, plotHeight - y, w * .88, h, fmt.Sprintf("t%d", k),
-				fmt.Sprintf("%s, from %s: %s", name, stamp(start), audit.Number(n))})
+			p.Marks = append(p.Marks, mark{x + w*.06, plotHeight - y, w * .88, h, fmt.Sprintf("t%d", k)})
+			sum, values = sum+n, append(values, name+" "+audit.Number(n))
+		}
+		if sum > 0 {
+			p.Hits = append(p.Hits, hit{x / plotWidth * 100, 0, w / plotWidth * 100, plotHeight,
+				fmt.Sprintf("%s, %s: %s", stamp(start), audit.Count(sum, "record"), strings.Join(values, ", "))})
 		}
 	}
 	p.X = axis.ticks()
@@ -242,59 +264,48 @@ func (f *Feed) events() plot {
 	return p
 }
 
-// coverage shows what is collected, what is in the backlog, and the gaps.
+var kindTexts = map[string]string{KindNew: "new, to read", KindBackfill: "backfill, to read", KindSetAside: "set aside: the API cannot serve it"}
+
+// coverage shows what is collected, what is left to read, and the gaps.
 func (s *State) coverage(now time.Time) plot {
-	p := plot{ID: "coverage", Title: "Collected, backlog and gaps", Rows: true,
-		Y: []tick{{At: 100. / 6, Label: "collected"}, {At: 50, Label: "backlog"}, {At: 500. / 6, Label: "gaps"}}}
+	p := plot{ID: "coverage", Title: "Collected, to read, and gaps", Rows: true,
+		Y: []tick{{At: 100. / 6, Label: "collected"}, {At: 50, Label: "to read"}, {At: 500. / 6, Label: "gaps"}}}
 	oldest := s.High
-	for _, c := range s.Covered {
+	for _, c := range s.Collected {
 		oldest = min(oldest, c.Gte)
 	}
-	for _, w := range s.Backlog.Windows {
+	for _, w := range s.Windows {
 		oldest = min(oldest, w.Gte)
 	}
 	end := max(now.Unix(), s.High)
 	oldest = min(oldest, end-3600)
 	axis := timeAxis{oldest - (end-oldest)/50, end}
-	add := func(row int, r state.Span, class, title string) {
+	add := func(row int, r Range, class, title string) {
 		x, w := axis.place(r.Gte, r.Lte+1)
-		p.Marks = append(p.Marks, mark{x, plotHeight/3*float64(row) + 6, max(w, narrowest), plotHeight/3 - 12, class, fmt.Sprintf("%s: %s, %s", title, r, span(r.Seconds()))})
+		p.add(mark{x, plotHeight/3*float64(row) + 6, max(w, narrowest), plotHeight/3 - 12, class}, fmt.Sprintf("%s: %s", title, r))
 	}
-	covered := s.Covered
-	if len(covered) > plotted {
-		covered = covered[:plotted]
-	}
-	var left []state.Span
-	for _, w := range s.Backlog.Windows[:min(plotted, len(s.Backlog.Windows))] {
-		left = append(left, w.left())
-	}
-	for _, c := range covered {
-		for _, done := range c.Without(left) {
-			add(0, done, "done", "collected")
+	for _, c := range s.Collected[:min(plotted, len(s.Collected))] {
+		class, title := "done", "collected"
+		if c.Filter != "" {
+			class, title = "part", "collected with a filter"
 		}
+		add(0, c, class, title)
 	}
 	if newest := (state.Span{Gte: s.High + 1, Lte: end}); newest.Gte <= newest.Lte {
-		add(1, newest, "fresh", "new, for the next run")
+		add(1, NewRange(newest), "fresh", "new, for the next run")
 	}
-	for i, w := range s.Backlog.Windows {
-		if i == plotted {
-			break
-		}
-		add(1, w.left(), "open", "to read")
+	for _, w := range s.Windows[:min(plotted, len(s.Windows))] {
+		add(1, NewRange(w.left()), w.Kind, kindTexts[w.Kind])
 	}
-	for i, g := range s.Gaps {
-		if i == plotted {
-			break
-		}
+	for _, g := range s.Gaps[:min(plotted, len(s.Gaps))] {
 		add(2, g, "gap", "neither collected nor asked for")
 	}
-	p.Legend = []entry{{"done", "collected"}, {"open", "backlog, to read"}, {"fresh", "new, for the next run"}, {"gap", "gap, neither collected nor asked for"}}
+	p.Legend = []entry{{"done", "collected"}, {"part", "collected with a filter"}, {"fresh", "new, for the next run"}, {KindNew, kindTexts[KindNew]},
+		{KindBackfill, kindTexts[KindBackfill]}, {KindSetAside, kindTexts[KindSetAside]}, {"gap", "gap, neither collected nor asked for"}}
 	p.X = axis.ticks()
-	switch len(s.Covered) {
-	case 0:
-		p.Text = fmt.Sprintf("All up to %s; since when is not known: another function, or an older version, began the state.", audit.Time(s.High))
-	default:
-		p.Text = fmt.Sprintf("Ranges of effective_at, UTC, since %s. %s, %s in the backlog.", audit.Time(oldest), audit.Count(len(s.Gaps), "gap"), audit.Count(len(s.Backlog.Windows), "window"))
+	p.Text = fmt.Sprintf("Ranges of effective_at, UTC, since %s.", audit.Time(oldest))
+	if s.Unknown {
+		p.Text = fmt.Sprintf("All up to %s; since when is not known: another function, or an older version, began the state.", stamp(s.HighTime))
 	}
 	return p
 }
@@ -305,7 +316,7 @@ func (f *Feed) lags() plot {
 	axis := f.axis()
 	longest := int64(60)
 	for _, o := range f.plotted() {
-		if o.Records > 0 {
+		if o.own() > 0 {
 			longest = max(longest, o.Created.Unix()-o.Oldest)
 		}
 	}
@@ -314,13 +325,13 @@ func (f *Feed) lags() plot {
 		return math.Log(max(1, float64(seconds))) / math.Log(float64(longest)*1.2) * plotHeight
 	}
 	for _, o := range f.plotted() {
-		if o.Records == 0 {
+		if o.own() == 0 {
 			continue
 		}
 		low, high := max(0, o.Created.Unix()-o.Newest), max(0, o.Created.Unix()-o.Oldest)
 		x, w := f.bar(axis, o)
-		p.Marks = append(p.Marks, mark{x, plotHeight - height(high), w, max(height(high)-height(low), 1.5), "lag",
-			fmt.Sprintf("%s, created %s: newest record %s old, oldest %s", printable(o.Name, 100), stamp(o.Created), span(low), span(high))})
+		p.add(mark{x, plotHeight - height(high), w, max(height(high)-height(low), 1.5), "lag"},
+			fmt.Sprintf("%s, created %s: newest record %s old, oldest %s", printable(o.Name, 100), stamp(o.Created), span(low), span(high)))
 	}
 	for _, s := range []int64{1, 10, 60, 600, 3600, 6 * 3600, 86400, 7 * 86400, 30 * 86400, 365 * 86400} {
 		if s <= longest {
@@ -343,8 +354,7 @@ func (f *Feed) sizes() plot {
 	for _, o := range f.plotted() {
 		x, w := f.bar(axis, o)
 		h := float64(o.Bytes) / top * plotHeight
-		p.Marks = append(p.Marks, mark{x, plotHeight - h, w, h, "size",
-			fmt.Sprintf("%s, created %s: %s", printable(o.Name, 100), stamp(o.Created), size(o.Bytes))})
+		p.add(mark{x, plotHeight - h, w, h, "size"}, fmt.Sprintf("%s, created %s: %s", printable(o.Name, 100), stamp(o.Created), size(o.Bytes)))
 	}
 	p.X = axis.ticks()
 	p.Text = fmt.Sprintf("By the time of publishing. The largest has %s.", size(largest))

@@ -20,6 +20,7 @@ type Options struct {
 	Days         int   // reads objects made in so many days
 	MaxBytes     int64 // of those, newest first
 	TenantEvents bool
+	MaxLag       time.Duration // more is not OK
 	Progress     func(format string, args ...any)
 }
 
@@ -45,47 +46,24 @@ func Read(ctx context.Context, st *store.Store, now time.Time, o Options) (*Repo
 			r.Errors = append(r.Errors, strings.Join(strings.Fields(err.Error()), " ")) // one line
 		}
 	}
+	r.judge(o.MaxLag)
 	return r, errors.Join(stagedErr, feedErr)
 }
 
 func readState(st *store.Store, snapshot *store.Snapshot, now time.Time, tenantEvents bool) State {
 	s := &snapshot.State
-	r := State{Object: st.StateURL(), Committed: !snapshot.First()}
-	if r.Committed {
-		r.Note, r.Organization = snapshot.Note, s.Organization
-		r.Watermark, r.WatermarkTime, r.High = s.Watermark, time.Unix(s.Watermark, 0).UTC(), s.High
-		r.LagSeconds = max(0, now.Unix()-s.CollectedTo(tenantEvents))
-		r.LastRun, _ = time.Parse(time.RFC3339, s.LastRun) // anything else means unknown
-		r.RecentIDs, r.Filter = len(s.RecentIDs), filterText(&s.Stream)
+	r := State{Object: st.StateURL(), Committed: !snapshot.First(), Stream: emptyStream()}
+	if !r.Committed {
+		return r
 	}
-	r.SetWindows(append([]state.Span{}, s.CoveredRanges()...), windows(&s.Stream), now)
-	if t := s.Tenant; t != nil {
-		r.Tenant = &Tenant{
-			Watermark:     t.Watermark,
-			WatermarkTime: time.Unix(t.Watermark, 0).UTC(),
-			Filter:        filterText(t),
-			Backlog:       NewBacklog(windows(t), now),
-			RecentIDs:     len(t.RecentIDs),
-		}
-		r.Tenant.LastRun, _ = time.Parse(time.RFC3339, t.LastRun)
+	r.Note, r.Organization = snapshot.Note, s.Organization
+	r.LagSeconds = max(0, now.Unix()-s.CollectedTo(tenantEvents))
+	r.Stream = newStream(&s.Stream)
+	if s.Tenant != nil {
+		tenant := newStream(s.Tenant)
+		r.Tenant = &tenant
 	}
 	return r
-}
-
-// filterText is "" for no filter.
-func filterText(s *state.Stream) string {
-	if s.Filter == "" {
-		return ""
-	}
-	return s.Filter.String()
-}
-
-func windows(s *state.Stream) []Window {
-	list := []Window{}
-	for _, w := range s.Backlog {
-		list = append(list, Window{Span: state.Span{Gte: w.Gte, Lte: w.Lte}, LeftTo: w.LeftTo(), Cursor: w.After, SetAside: w.SetAside})
-	}
-	return list
 }
 
 // readStaged looks for the staged object where the next run will; nil if the state names none.
@@ -165,7 +143,7 @@ func (f *Feed) readObject(ctx context.Context, st *store.Store, shown *Object, o
 		case line.Bad:
 			shown.Bad++
 		default:
-			f.AddRecord(shown, line.At, line.Type)
+			shown.lines = append(shown.lines, line)
 		}
 	}
 	shown.Read = true

@@ -10,12 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/state"
 )
 
@@ -31,23 +33,10 @@ func sample() *Report {
 	at := func(d time.Duration) int64 { return now.Add(-d).Unix() }
 	const hour, day = time.Hour, 24 * time.Hour
 	r := &Report{Time: now, State: State{
-		Object:        "gs://logs/state/openai-auditlog/state.json",
-		Committed:     true,
-		Organization:  "example-org",
-		Watermark:     at(9 * day),
-		WatermarkTime: now.Add(-9 * day),
-		LagSeconds:    int64((9 * day).Seconds()),
-		LastRun:       now.Add(-34*time.Minute - 50*time.Second),
-		High:          at(35 * time.Minute),
-		RecentIDs:     12,
-		Filter:        "EVENT_TYPES=" + hostile,
-		Tenant: &Tenant{
-			Watermark:     at(3 * day),
-			WatermarkTime: now.Add(-3 * day),
-			LastRun:       now.Add(-34*time.Minute - 50*time.Second),
-			Backlog:       NewBacklog([]Window{{rng(at(3*day), at(2*day)), at(50 * hour), "audit_log-2", true}}, now),
-			RecentIDs:     3,
-		},
+		Object:       "gs://logs/state/openai-auditlog/state.json",
+		Committed:    true,
+		Organization: "example-org",
+		LagSeconds:   int64((26 * hour).Seconds()),
 		Staged: &Staged{
 			Object:      "gs://logs/state/openai-auditlog/staged/state.json/20261124T120006Z-abc.ndjson",
 			PublishesAs: "gs://logs/openai-auditlog/openai_auditlog_20261124_120006.ndjson",
@@ -55,9 +44,26 @@ func sample() *Report {
 			Bytes:       123456,
 		},
 	}}
-	r.State.SetWindows(
-		[]state.Span{rng(at(5*day), at(35*time.Minute)), rng(at(9*day), at(6*day))},
-		[]Window{{rng(at(26*hour), at(2*hour)), at(20 * hour), "audit_log-1", false}, {rng(at(9*day), at(7*day)), at(7 * day), "", false}}, now)
+	const last = "2026-11-24T12:00:06Z"
+	asked := rng(at(9*day), at(7*day))
+	r.State.Stream = newStream(&state.Stream{
+		Watermark: at(9 * day), LastRun: last, High: at(35 * time.Minute), Filter: "event_types%5B%5D=a", Own: true,
+		Covered: []state.Span{{Gte: at(4 * day), Lte: at(35 * time.Minute), Filter: "event_types%5B%5D=a"}, rng(at(5*day), at(4*day)), rng(at(9*day), at(6*day))},
+		Backlog: []state.Window{
+			{Gte: at(26 * hour), Lte: at(2 * hour), After: "audit_log-1", Top: at(2 * hour), AfterAt: at(20 * hour)},
+			{Gte: at(5 * day), Lte: at(5 * day), SetAside: true},
+			{Gte: at(8 * day), Lte: at(7 * day), Backfill: asked}, {Gte: at(9 * day), Lte: at(8*day) - 1, Backfill: asked},
+		},
+		RecentIDs: ids(12),
+	})
+	r.State.Stream.Filter = "EVENT_TYPES=" + hostile
+	tenant := newStream(&state.Stream{
+		Watermark: at(3 * day), LastRun: last, High: at(35 * time.Minute), Own: true,
+		Covered:   []state.Span{rng(at(3*day), at(35*time.Minute))},
+		Backlog:   []state.Window{{Gte: at(3 * day), Lte: at(2 * day), After: "audit_log-2", Top: at(2 * day), AfterAt: at(50 * hour), SetAside: true}},
+		RecentIDs: ids(3),
+	})
+	r.State.Tenant = &tenant
 
 	random := rand.New(rand.NewPCG(1, 2))
 	types := []string{"login.succeeded", "api_key.created", "login.failed", "logout.succeeded", "project.created", "user.added",
@@ -79,18 +85,36 @@ func sample() *Report {
 		for range n {
 			if o.Read {
 				k := min(random.IntN(len(types)), random.IntN(len(types)))
-				f.AddRecord(o, created.Unix()-int64(random.IntN(reach))-3, types[k])
+				add(o, created.Unix()-int64(random.IntN(reach))-3, types[k])
 			}
 		}
 		f.Objects = append(f.Objects, o)
 	}
-	f.AddRecord(f.Objects[3], at(80*hour), "")
+	add(f.Objects[3], at(80*hour), "")
+	f.Objects[2].lines = append(f.Objects[2].lines, f.Objects[6].lines[0]) // written again
 	f.Objects[3].Bad = 1
 	f.Older, f.Others, f.Other = 1234, 1, hostile
 	f.Finish()
 	r.Feed = f
 	r.Errors = []string{"something could not be read: " + hostile}
+	r.judge(2 * hour)
 	return r
+}
+
+func ids(n int) map[string]int64 {
+	m := map[string]int64{}
+	for i := range n {
+		m[fmt.Sprint(i)] = 0
+	}
+	return m
+}
+
+var added uint64
+
+// add adds a record that no other object has.
+func add(o *Object, at int64, typ string) {
+	added++
+	o.lines = append(o.lines, audit.Line{At: at, Type: typ, Hash: added})
 }
 
 func rng(gte, lte int64) state.Span { return state.Span{Gte: gte, Lte: lte} }
@@ -115,7 +139,7 @@ func golden(t *testing.T, name, got string) {
 func text(t *testing.T, r *Report, colour bool) string {
 	t.Helper()
 	var b strings.Builder
-	if err := Screen(&b, r, colour); err != nil {
+	if err := Screen(&b, r, 80, colour); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
@@ -125,7 +149,7 @@ func TestScreen(t *testing.T) {
 	got := text(t, sample(), false)
 	golden(t, "screen.txt", got)
 	for _, line := range strings.Split(got, "\n") {
-		if n := len([]rune(line)); n > 80 && !strings.Contains(line, "gs://") && !strings.HasPrefix(line, "Gap") && !strings.HasPrefix(line, " ") {
+		if n := len([]rune(line)); n > 80 && !strings.Contains(line, "gs://") {
 			t.Errorf("%d columns: %s", n, line)
 		}
 	}
@@ -142,8 +166,11 @@ func TestScreen(t *testing.T) {
 func TestScreenOfLittle(t *testing.T) {
 	r := &Report{Time: now, State: State{Object: "gs://logs/state.json"}, Feed: NewFeed("gs://logs/openai-auditlog/", 1, now)}
 	r.Feed.Finish()
+	r.judge(time.Hour)
 	got := text(t, r, false)
-	r.State.Committed, r.State.Watermark, r.State.WatermarkTime, r.State.High, r.Feed = true, now.Unix(), now, now.Unix(), nil
+	r.State.Committed, r.Feed = true, nil
+	r.State.Stream = newStream(&state.Stream{Watermark: now.Unix(), High: now.Unix()})
+	r.judge(time.Hour)
 	r.State.Staged = &Staged{Object: "gs://logs/staged/x", PublishesAs: "gs://logs/y", Now: "published"}
 	got += "\n" + text(t, r, false)
 	for _, s := range []string{"rewritten", "elsewhere", "unknown"} {
@@ -200,6 +227,31 @@ func TestHTML(t *testing.T) {
 	}
 }
 
+// TestHTMLValues: wherever there is a mark, the page shows its value under the pointer.
+func TestHTMLValues(t *testing.T) {
+	r := sample()
+	p := newPage(r)
+	got := render(t, r)
+	for _, plot := range p.Plots {
+		for _, m := range plot.Marks {
+			x, y := (m.X+m.W/2)/plotWidth*100, m.Y+m.H/2
+			if !slices.ContainsFunc(plot.Hits, func(h hit) bool { return h.X <= x && x <= h.X+h.W && h.Y <= y && y <= h.Y+h.H && h.Value != "" }) {
+				t.Errorf("plot %s shows no value at %v", plot.ID, m)
+			}
+		}
+	}
+	hour := r.Feed.Hours[len(r.Feed.Hours)-2]
+	for _, want := range []string{
+		fmt.Sprintf(`data-value="%s, %d records: login.succeeded `, stamp(hour.Start), hour.Records),
+		`data-value="backfill, to read: 2026-11-16T12:34:56Z to 2026-11-17T12:34:56Z, 1 d"`,
+		`data-value="collected with a filter: 2026-11-20T12:34:56Z to 2026-11-24T11:59:56Z, 3 d 23 h, only EVENT_TYPES=a"`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the page lacks %s", want)
+		}
+	}
+}
+
 // TestHTMLOfLittle: no report breaks the page.
 func TestHTMLOfLittle(t *testing.T) {
 	empty := NewFeed("gs://logs/openai-auditlog/", 1, now)
@@ -208,7 +260,7 @@ func TestHTMLOfLittle(t *testing.T) {
 	for name, r := range map[string]*Report{
 		"no run":    {Time: now, Feed: empty},
 		"no feed":   {Time: now, State: full.State, Errors: []string{"listing failed"}},
-		"unknown":   {Time: now, State: State{Committed: true, High: now.Unix()}, Feed: full.Feed},
+		"unknown":   {Time: now, State: State{Committed: true, Stream: newStream(&state.Stream{High: now.Unix()})}, Feed: full.Feed},
 		"year":      {Time: now, State: full.State, Feed: yearOf(full.Feed)},
 		"in future": {Time: now.Add(-99 * time.Hour), State: full.State, Feed: empty},
 	} {
@@ -224,7 +276,7 @@ func yearOf(f *Feed) *Feed {
 	for i := range 3000 {
 		created := now.Add(-time.Duration(i) * 150 * time.Minute)
 		o := &Object{Name: fmt.Sprint(i), Created: created, Bytes: 5, Read: true}
-		year.AddRecord(o, created.Unix()-60, "a")
+		add(o, created.Unix()-60, "a")
 		year.Objects = append(year.Objects, o)
 	}
 	year.Finish()
@@ -235,7 +287,7 @@ func TestTypesAreBounded(t *testing.T) {
 	f := NewFeed("p", 1, now)
 	o := &Object{Read: true}
 	for i := range 5000 {
-		f.AddRecord(o, now.Unix()-int64(i), fmt.Sprint("type ", i))
+		add(o, now.Unix()-int64(i), fmt.Sprint("type ", i))
 	}
 	f.Objects = append(f.Objects, o)
 	f.Finish()

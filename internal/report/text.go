@@ -8,24 +8,27 @@ import (
 	"unicode/utf8"
 
 	"example.com/auditlog/internal/audit"
-	"example.com/auditlog/internal/state"
 )
 
 const shownObjects = 10
 
-// Screen writes the report for people: labels, a table and a chart, at most 80 columns wide except
-// for names. colour allows colours.
-func Screen(w io.Writer, r *Report, colour bool) error {
-	p := &printer{w: w, colour: colour}
+// Screen writes the report for people: labels, a table and a chart. Text is broken at this width; 0
+// means never. colour allows colours.
+func Screen(w io.Writer, r *Report, width int, colour bool) error {
+	p := &printer{w: w, width: width, colour: colour}
 	s := &r.State
+	code := green
+	if !r.OK {
+		code = yellow
+	}
+	p.wrapped("", code, r.Headline())
+	p.printf("\n")
 	of := ""
 	if s.Organization != "" {
 		of = ", of organization " + printable(s.Organization, 100)
 	}
 	p.line("State", "%s%s", s.Object, of)
-	if !s.Committed {
-		p.line("", "No run has committed yet.")
-	} else {
+	if s.Committed {
 		p.state(s, r.Time)
 	}
 	if r.Feed != nil {
@@ -36,6 +39,7 @@ func Screen(w io.Writer, r *Report, colour bool) error {
 
 type printer struct {
 	w      io.Writer
+	width  int
 	colour bool
 	err    error
 }
@@ -47,84 +51,88 @@ func (p *printer) printf(format string, args ...any) {
 }
 
 func (p *printer) paint(code, text string) string {
-	if !p.colour || text == "" {
+	if !p.colour || code == plain || text == "" {
 		return text
 	}
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
 const (
+	plain  = ""
 	bold   = "1"
 	dim    = "2"
+	green  = "32"
 	yellow = "33"
 	blue   = "34"
 )
 
-func (p *printer) line(label, format string, args ...any) {
-	p.printf("%s%s\n", p.paint(bold, fmt.Sprintf("%-11s", label)), fmt.Sprintf(format, args...))
+// labels is the width of the column of labels.
+const labels = 11
+
+// wrapped writes text in as many lines as it takes, under margin, the label or as many spaces.
+func (p *printer) wrapped(margin, code, text string) {
+	indent := utf8.RuneCountInString(margin)
+	for _, line := range audit.Wrap(text, max(0, p.width-indent)) {
+		p.printf("%s%s\n", p.paint(bold, margin), p.paint(code, line))
+		margin = strings.Repeat(" ", indent)
+	}
 }
 
-// lines writes one line per entry, with the label before the first.
-func (p *printer) lines(label string, entries []string) {
+func (p *printer) line(label, format string, args ...any) {
+	p.wrapped(fmt.Sprintf("%-*s", labels, label), plain, fmt.Sprintf(format, args...))
+}
+
+// lines writes entries in this colour, with the label before the first.
+func (p *printer) lines(label, code string, entries ...string) {
 	for _, e := range entries {
-		p.line(label, "%s", e)
+		p.wrapped(fmt.Sprintf("%-*s", labels, label), code, e)
 		label = ""
 	}
 }
 
 func (p *printer) state(s *State, now time.Time) {
 	if s.Note != "" {
-		p.line("", "%s", p.paint(yellow, printable(s.Note, 200)))
+		p.lines("", yellow, printable(s.Note, 200))
 	}
-	p.line("Watermark", "%s (%d): all before it is collected", stamp(s.WatermarkTime), s.Watermark)
-	p.line("Lag", "%s since the oldest moment that may hold uncollected records", span(s.LagSeconds))
-	if s.LastRun.IsZero() {
-		p.line("Last run", "unknown")
-	} else {
-		p.line("Last run", "%s, %s ago", stamp(s.LastRun), span(int64(now.Sub(s.LastRun).Seconds())))
-	}
-	if s.Filter != "" {
-		p.line("Filter", "%s", printable(s.Filter, 500))
-	}
-	p.lines("Covered", s.covered())
-	p.lines("Gap", p.yellow(s.gaps()))
-	if len(s.Backlog.Windows) == 0 {
-		p.line("Backlog", "none")
-	} else {
-		p.line("Backlog", "%s", p.paint(yellow, s.Backlog.summary()))
-		p.lines("", s.Backlog.list())
-	}
+	p.stream(&s.Stream, now)
 	switch {
 	case s.Staged == nil:
 		p.line("Staged", "nothing")
 	case s.Staged.Now == StagedPublished:
 		p.line("Staged", "%s", printable(s.Staged.fate(), 500))
 	default:
-		p.line("Staged", "%s", p.paint(yellow, printable(s.Staged.fate(), 500)))
+		p.lines("Staged", yellow, printable(s.Staged.fate(), 500))
 	}
+	if s.Tenant != nil {
+		p.printf("\n")
+		p.line("Tenant", "tenant-scoped records:")
+		p.stream(s.Tenant, now)
+	}
+}
+
+func (p *printer) stream(s *Stream, now time.Time) {
+	p.line("New", "%s", s.collected(now))
+	p.lines("To read", yellow, list(s.of(KindNew), Window.toRead)...)
+	p.lines("Backfill", yellow, list(s.Backfills, Backfill.toRead)...)
+	p.lines("Set aside", yellow, list(s.of(KindSetAside), Window.setAside)...)
+	p.line("Last run", "%s", s.lastRun(now))
+	if s.Filter != "" {
+		p.line("Filter", "%s", printable(s.Filter, 500))
+	}
+	p.lines("Collected", plain, s.collectedRanges()...)
+	p.lines("Gap", yellow, list(s.Gaps, Range.gap)...)
 	p.line("Ids kept", "%s", audit.Number(s.RecentIDs))
-	if t := s.Tenant; t != nil {
-		p.line("Tenant", "all before %s (%d) is collected", stamp(t.WatermarkTime), t.Watermark)
-		p.line("", "%s", t.lastRun(now))
-		if len(t.Backlog.Windows) > 0 {
-			p.line("", "%s", p.paint(yellow, "backlog: "+t.Backlog.summary()))
-			p.lines("", t.Backlog.list())
-		}
-	}
 }
 
-func (t *Tenant) lastRun(now time.Time) string {
-	if t.LastRun.IsZero() {
-		return "not read yet"
-	}
-	return fmt.Sprintf("last read %s, %s ago", stamp(t.LastRun), span(int64(now.Sub(t.LastRun).Seconds())))
+func (s *Stream) collected(now time.Time) string {
+	return fmt.Sprintf("collected up to %s, %s ago", stamp(s.CollectedToTime), span(max(0, now.Unix()-s.CollectedTo)))
 }
 
-func (p *printer) yellow(texts []string) []string {
-	for i, t := range texts {
-		texts[i] = p.paint(yellow, t)
+func (s *Stream) lastRun(now time.Time) string {
+	if s.LastRun.IsZero() {
+		return "unknown"
 	}
-	return texts
+	return fmt.Sprintf("%s, %s ago", stamp(s.LastRun), span(int64(now.Sub(s.LastRun).Seconds())))
 }
 
 // shownRanges bounds a list of ranges: a damaged or often edited state may have any number.
@@ -141,43 +149,42 @@ func list[T any](all []T, show func(T) string) []string {
 	return lines
 }
 
-func rangeLine(r state.Span) string { return fmt.Sprintf("%s, %s", r, span(r.Seconds())) }
-
-func (s *State) covered() []string {
-	if len(s.Covered) == 0 {
-		return []string{fmt.Sprintf("up to %s; since when is not known", audit.Time(s.High))}
+func (r Range) String() string {
+	text := fmt.Sprintf("%s, %s", r.Span, span(r.Seconds()))
+	if r.Filter != "" {
+		text += ", only " + printable(r.Filter, 200)
 	}
-	return list(s.Covered, rangeLine)
+	return text
 }
 
-func (s *State) gaps() []string {
-	return list(s.Gaps, func(r state.Span) string { return rangeLine(r) + ": neither collected nor asked for" })
+func (r Range) gap() string { return r.String() + ": neither collected nor asked for" }
+
+func (s *Stream) collectedRanges() []string {
+	if s.Unknown {
+		return []string{fmt.Sprintf("up to %s; since when is not known", stamp(s.HighTime))}
+	}
+	return list(s.Collected, Range.String)
 }
 
-func (b *Backlog) summary() string {
-	return fmt.Sprintf("%s, %s to read, the oldest second %s old", audit.Count(len(b.Windows), "window"), span(b.SpanSeconds), span(b.AgeSeconds))
+func (w Window) toRead() string {
+	if w.LeftTo < w.Lte {
+		return fmt.Sprintf("%s: read down to %s", w.Range, audit.Time(w.LeftTo))
+	}
+	return w.Range.String()
 }
 
-func (b *Backlog) list() []string {
-	return list(b.Windows, func(w Window) string {
-		switch {
-		case w.SetAside:
-			return w.left().String() + ", set aside: the API cannot serve it"
-		case w.Cursor == "":
-			return w.Span.String() + ", not begun"
-		case w.LeftTo == w.Lte:
-			return w.Span.String() + ", begun"
-		}
-		return w.Span.String() + ", read down to " + audit.Time(w.LeftTo)
-	})
+func (w Window) setAside() string {
+	return NewRange(w.left()).String() + ": the API cannot serve it"
 }
+
+func (b Backfill) toRead() string { return fmt.Sprintf("%s: %s left", b.Range, span(b.LeftSeconds)) }
 
 func (p *printer) feed(f *Feed) {
 	p.printf("\n")
 	p.line("Feed", "%s", f.Prefix)
 	p.line("", "%s", f.summary())
 	for _, note := range f.notes() {
-		p.line("", "%s", p.paint(dim, note))
+		p.lines("", dim, note)
 	}
 	if len(f.Objects) == 0 {
 		return
@@ -243,6 +250,8 @@ func Plain(w io.Writer, r *Report) error {
 	}
 	s := &r.State
 	row("time", r.Time)
+	row("ok", r.OK)
+	row("verdict", r.Verdict)
 	row("state", s.Object)
 	row("committed", s.Committed)
 	if s.Committed {
@@ -250,40 +259,15 @@ func Plain(w io.Writer, r *Report) error {
 			row("note", s.Note)
 		}
 		row("organization", s.Organization)
-		row("watermark", s.WatermarkTime, s.Watermark)
 		row("lag_seconds", s.LagSeconds)
-		row("last_run", s.LastRun)
-		for _, c := range s.Covered {
-			row("covered", audit.Time(c.Gte), audit.Time(c.Lte))
-		}
-		for _, g := range s.Gaps {
-			row("gap", audit.Time(g.Gte), audit.Time(g.Lte))
-		}
-		row("open_windows", len(s.Backlog.Windows))
-		row("backlog_seconds", s.Backlog.SpanSeconds)
-		row("backlog_age_seconds", s.Backlog.AgeSeconds)
-		for _, w := range s.Backlog.Windows {
-			row("window", audit.Time(w.Gte), audit.Time(w.Lte), audit.Time(w.LeftTo))
-		}
+		plainStream("", &s.Stream, row)
 		if s.Staged == nil {
 			row("staged", "none")
 		} else {
 			row("staged", s.Staged.Now, s.Staged.Object, s.Staged.PublishesAs)
 		}
-		row("recent_ids", s.RecentIDs)
-		if s.Filter != "" {
-			row("filter", s.Filter)
-		}
-		if t := s.Tenant; t != nil {
-			row("tenant_watermark", t.WatermarkTime, t.Watermark)
-			row("tenant_last_run", t.LastRun)
-			row("tenant_open_windows", len(t.Backlog.Windows))
-			row("tenant_backlog_seconds", t.Backlog.SpanSeconds)
-			row("tenant_backlog_age_seconds", t.Backlog.AgeSeconds)
-			for _, w := range t.Backlog.Windows {
-				row("tenant_window", audit.Time(w.Gte), audit.Time(w.Lte), audit.Time(w.LeftTo))
-			}
-			row("tenant_recent_ids", t.RecentIDs)
+		if s.Tenant != nil {
+			plainStream("tenant_", s.Tenant, row)
 		}
 	}
 	if f := r.Feed; f != nil {
@@ -296,6 +280,7 @@ func Plain(w io.Writer, r *Report) error {
 		row("bad_lines", f.Bad)
 		row("bytes", f.Bytes)
 		row("records", f.Records)
+		row("repeats", f.Repeats)
 		row("records_outside", f.Outside)
 		for _, t := range f.Types {
 			row("type", t.Type, t.Records)
@@ -312,4 +297,26 @@ func Plain(w io.Writer, r *Report) error {
 		}
 	}
 	return p.err
+}
+
+func plainStream(prefix string, s *Stream, row func(name string, values ...any)) {
+	row(prefix+"collected_to", s.CollectedToTime, s.CollectedTo)
+	row(prefix+"watermark", s.WatermarkTime, s.Watermark)
+	row(prefix+"last_run", s.LastRun)
+	for _, c := range s.Collected {
+		row(prefix+"collected", c.GteTime, c.LteTime, c.Filter)
+	}
+	for _, g := range s.Gaps {
+		row(prefix+"gap", g.GteTime, g.LteTime)
+	}
+	for _, w := range s.Windows {
+		row(prefix+"window", w.GteTime, w.LteTime, w.LeftToTime, w.Kind)
+	}
+	for _, b := range s.Backfills {
+		row(prefix+"backfill", b.GteTime, b.LteTime, b.LeftSeconds)
+	}
+	row(prefix+"recent_ids", s.RecentIDs)
+	if s.Filter != "" {
+		row(prefix+"filter", s.Filter)
+	}
 }

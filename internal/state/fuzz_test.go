@@ -15,7 +15,7 @@ import (
 )
 
 // knownKeys are the keys of this release, at any level.
-var knownKeys = strings.Fields(`last_effective_at last_run high backlog gte lte after after_at top top_id unordered filter covered
+var knownKeys = strings.Fields(`last_effective_at last_run high backlog gte lte after after_at top top_id unordered backfill filter covered
 	recent_ids recent recent_since tenant unread apart last_object staged staged_generation staged_bucket organization objects count last since last_backfill version`)
 
 // FuzzDecodeState: any bytes are an error, or a state that a run can go on
@@ -37,6 +37,7 @@ func FuzzDecodeState(f *testing.F) {
 		`{"last_effective_at":90,"high":90,"covered":[{"gte":60,"lte":90,"filter":"event_types%5B%5D=a"},{"gte":10,"lte":20}],"tenant":{"last_effective_at":90,"high":90,"covered":[{"gte":30,"lte":90}]}}`,
 		`{"last_effective_at":90,"high":90,"version":1,"later":{"a":[1.50]},"backlog":[{"gte":10,"lte":60,"latest":"x"}],"tenant":{"last_effective_at":90,"high":90,"newer":null}}`,
 		`{"last_effective_at":90,"high":90,"last_object":"p/a","objects":{"count":3,"last":"p/a","since":20}}`,
+		`{"last_effective_at":10,"high":90,"backlog":[{"gte":10,"lte":60,"backfill":{"gte":5,"lte":60}}]}`,
 		`{"last_effective_at":-1}`,
 		`[]`,
 	} {
@@ -82,15 +83,20 @@ func FuzzDecodeState(f *testing.F) {
 			for _, want := range []Backfill{since(edge-5, edge-1), since(edge-5, -1), again(since(edge, edge+5))} {
 				for _, filter := range []audit.Filter{"", filterA} {
 					next := s
-					asked, added, err := next.AddBackfill(want, filter, true)
+					b, err := next.AddBackfill(want, filter, true)
+					added := len(next.Backlog) > len(s.Backlog) || s.Tenant != nil && len(next.Tenant.Backlog) > len(s.Tenant.Backlog)
 					switch {
 					case err != nil:
-					case added && len(next.Backlog) == len(s.Backlog) && (s.Tenant == nil || len(next.Tenant.Backlog) == len(s.Tenant.Backlog)):
-						t.Fatalf("%+v is added nowhere", asked)
-					case asked.Gte != want.From.Unix() || asked.Gte > asked.Lte || !want.To.IsZero() && asked.Lte != want.To.Unix():
-						t.Fatalf("asked for %+v, for %+v", asked, want)
-					default:
-						stays(t, next)
+						continue
+					case added != (len(b.Parts) > 0):
+						t.Fatalf("%+v, added %v", b, added)
+					case b.Asked.Gte != want.From.Unix() || b.Asked.Gte > b.Asked.Lte || !want.To.IsZero() && b.Limited != (b.Asked.Lte < want.To.Unix()):
+						t.Fatalf("%+v, for %+v", b, want)
+					}
+					stays(t, next)
+					twice := next
+					if b, err := twice.AddBackfill(want, filter, true); !want.Again && (err != nil || len(b.Parts) > 0) {
+						t.Fatalf("a second time: %+v, %v", b, err)
 					}
 				}
 			}

@@ -57,3 +57,12 @@ func (s Span) Without(others []Span) []Span {
 	}
 	return parts
 }
+
+// without is Without for each of the spans.
+func without(spans, others []Span) []Span {
+	var parts []Span
+	for _, s := range spans {
+		parts = append(parts, s.Without(others)...)
+	}
+	return parts
+}

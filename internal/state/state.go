@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,8 +92,9 @@ func (s Staging) Published() Staging { return Staging{LastObject: s.LastObject} 
 // Stream is what has been collected of one kind of records, and what is left to do. Times are Unix
 // seconds.
 type Stream struct {
-	// Watermark means that all records before it are collected. It is High without a backlog, else
-	// the oldest Gte of the backlog. People edit it by hand to read a range again.
+	// Watermark means that all records before it that were asked for are collected. It is High without
+	// a backlog, else the oldest Gte of the backlog, backfills included: CollectedTo is how far new
+	// records are. The Python function continues from it, and people edit it to read a range again.
 	Watermark int64  `json:"last_effective_at"`
 	LastRun   string `json:"last_run"` // RFC 3339, UTC
 
@@ -141,22 +143,68 @@ func (s *Stream) ImpliedWatermark() int64 {
 	return watermark
 }
 
-// CollectedTo is the latest time before which all records are known to be collected, but for windows
-// that are set aside.
+// CollectedTo is the latest time before which all new records are known to be collected, but for
+// windows that are set aside. Backfills are not of new records.
 func (s *Stream) CollectedTo() int64 {
-	if !s.Own {
-		return s.Watermark
-	}
 	to, open := s.High, false
 	for _, w := range s.Backlog {
-		if !w.SetAside {
+		if !w.SetAside && !w.IsBackfill() {
 			to, open = min(to, w.Gte), true
 		}
 	}
-	if run, err := time.Parse(time.RFC3339, s.LastRun); err == nil && !open {
+	if run, err := time.Parse(time.RFC3339, s.LastRun); err == nil && s.Own && !open {
 		to = max(to, run.Unix())
 	}
 	return to
+}
+
+// Remaining is what is left of a backfill.
+type Remaining struct {
+	Span       // as asked for
+	Left int64 // seconds
+}
+
+// Backfills lists the backfills that are not read to their end, without what is set aside.
+func (s *Stream) Backfills() (list []Remaining) {
+	for _, w := range s.Backlog {
+		if w.SetAside || !w.IsBackfill() {
+			continue
+		}
+		i := slices.IndexFunc(list, func(r Remaining) bool { return r.Span == w.Backfill })
+		if i < 0 {
+			i, list = len(list), append(list, Remaining{Span: w.Backfill})
+		}
+		left := w.Left()
+		list[i].Left += left.Seconds()
+	}
+	return list
+}
+
+// Backfills lists those of all counted streams. Of one in two streams, more of it is left in one.
+func (s *State) Backfills(tenant bool) (list []Remaining) {
+	for _, stream := range s.counted(tenant) {
+		for _, b := range stream.Backfills() {
+			if i := slices.IndexFunc(list, func(r Remaining) bool { return r.Span == b.Span }); i >= 0 {
+				list[i].Left = max(list[i].Left, b.Left)
+			} else {
+				list = append(list, b)
+			}
+		}
+	}
+	return list
+}
+
+// Gaps lists the ranges that are neither collected nor in the backlog, with any filter, newest first.
+func (s *Stream) Gaps() []Span {
+	if len(s.Covered) == 0 {
+		return nil // unknown
+	}
+	whole := s.Covered[0]
+	for _, c := range s.Covered {
+		whole.Gte, whole.Lte = min(whole.Gte, c.Gte), max(whole.Lte, c.Lte)
+	}
+	whole.Filter = ""
+	return whole.Without(s.Covered)
 }
 
 // counted lists the streams whose backlog and lag count; tenant is TENANT_EVENTS. A stream that was
@@ -177,19 +225,28 @@ func (s *State) CollectedTo(tenant bool) int64 {
 	return to
 }
 
-// Windows counts the windows in the backlogs of all counted streams: those that wait, and those that
-// are set aside.
-func (s *State) Windows(tenant bool) (open, setAside int) {
+// Counts are numbers of windows.
+type Counts struct {
+	Open     int // of new records, not read to their end
+	Backfill int // of backfills
+	SetAside int // of both, set aside
+}
+
+// Windows counts the windows in the backlogs of all counted streams.
+func (s *State) Windows(tenant bool) (n Counts) {
 	for _, stream := range s.counted(tenant) {
 		for _, w := range stream.Backlog {
-			if w.SetAside {
-				setAside++
-			} else {
-				open++
+			switch {
+			case w.SetAside:
+				n.SetAside++
+			case w.IsBackfill():
+				n.Backfill++
+			default:
+				n.Open++
 			}
 		}
 	}
-	return open, setAside
+	return n
 }
 
 // Overlap is how many seconds, at the end of what is collected, all records are remembered: the

@@ -363,6 +363,9 @@ func TestCollectedTo(t *testing.T) {
 	untouched := own(40, "")
 	untouched.Untouched = true
 	open := own(30, run, Window{Gte: 30, Lte: 60}, Window{Gte: 50, Lte: 60})
+	backfill := Window{Gte: 5, Lte: 9, Backfill: Span{Gte: 5, Lte: 9}}
+	editedBackfill := own(90, run, backfill)
+	editedBackfill.Watermark, editedBackfill.Own = 7, false
 	quiet, later := own(50, run), own(at+5, run)
 	tests := []struct {
 		name   string
@@ -371,20 +374,24 @@ func TestCollectedTo(t *testing.T) {
 		on     bool // TENANT_EVENTS
 		to     int64
 
-		open, setAside int
+		windows Counts
 	}{
-		{"the last run", quiet, nil, true, at, 0, 0},
-		{"the watermark, where it is later", later, nil, false, at + 5, 0, 0},
-		{"the watermark, where a window is open", open, nil, false, 30, 2, 0},
-		{"the watermark, where it was edited", edited, nil, false, 50, 0, 0},
-		{"the watermark, where no run is known", own(50, "x"), nil, false, 50, 0, 0},
-		{"both, the tenant's behind", quiet, &open, true, 30, 2, 0},
-		{"both, the others behind", open, &quiet, true, 30, 2, 0},
-		{"both behind", open, &edited, true, 30, 2, 0},
-		{"without TENANT_EVENTS", quiet, &open, false, at, 0, 0},
-		{"without the tenant's, which no run has read", quiet, &untouched, true, at, 0, 0},
-		{"the last run, with one set aside", own(50, run, Window{Gte: 30, Lte: 30, SetAside: true}), nil, true, at, 0, 1},
-		{"a window that is open beside it", own(50, run, Window{Gte: 40, Lte: 45}, Window{Gte: 30, Lte: 30, SetAside: true}), nil, true, 40, 1, 1},
+		{"the last run", quiet, nil, true, at, Counts{}},
+		{"the watermark, where it is later", later, nil, false, at + 5, Counts{}},
+		{"the watermark, where a window is open", open, nil, false, 30, Counts{Open: 2}},
+		{"the watermark, where it was edited", edited, nil, false, 50, Counts{}},
+		{"the watermark, where no run is known", own(50, "x"), nil, false, 50, Counts{}},
+		{"both, the tenant's behind", quiet, &open, true, 30, Counts{Open: 2}},
+		{"both, the others behind", open, &quiet, true, 30, Counts{Open: 2}},
+		{"both behind", open, &edited, true, 30, Counts{Open: 2}},
+		{"without TENANT_EVENTS", quiet, &open, false, at, Counts{}},
+		{"without the tenant's, which no run has read", quiet, &untouched, true, at, Counts{}},
+		{"the last run, with one set aside", own(50, run, Window{Gte: 30, Lte: 30, SetAside: true}), nil, true, at, Counts{SetAside: 1}},
+		{"a window that is open beside it", own(50, run, Window{Gte: 40, Lte: 45}, Window{Gte: 30, Lte: 30, SetAside: true}), nil, true, 40, Counts{Open: 1, SetAside: 1}},
+		{"the last run, with a backfill", own(90, run, backfill), nil, true, at, Counts{Backfill: 1}},
+		{"a window that is open beside it", own(90, run, Window{Gte: 40, Lte: 45}, backfill), nil, true, 40, Counts{Open: 1, Backfill: 1}},
+		{"the end of what is covered, where the watermark was set into a backfill", editedBackfill, nil, true, 90, Counts{Backfill: 1}},
+		{"the tenant's, with a backfill", open, &Stream{High: 20, Backlog: []Window{backfill}}, true, 20, Counts{Open: 2, Backfill: 1}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -392,14 +399,43 @@ func TestCollectedTo(t *testing.T) {
 			if to := s.CollectedTo(tt.on); to != tt.to {
 				t.Errorf("collected to %d, want %d", to, tt.to)
 			}
-			if open, setAside := s.Windows(tt.on); open != tt.open || setAside != tt.setAside {
-				t.Errorf("%d windows open and %d set aside, want %d and %d", open, setAside, tt.open, tt.setAside)
+			if diff := cmp.Diff(tt.windows, s.Windows(tt.on)); diff != "" {
+				t.Error(diff)
 			}
 		})
 	}
-	s := State{Stream: open, Tenant: &open}
-	if n, _ := s.Windows(true); n != 4 {
-		t.Errorf("%d windows are open of both, want 4", n)
+}
+
+// TestBackfills: a backfill that a run has split is one, until all its windows are read. What is set
+// aside of it is not left for runs to read.
+func TestBackfills(t *testing.T) {
+	a, b := Span{Gte: 10, Lte: 49}, Span{Gte: 100, Lte: 199}
+	s := Stream{Backlog: []Window{
+		{Gte: 300, Lte: 399},
+		{Gte: 150, Lte: 199, Backfill: b, SetAside: true},
+		{Gte: 100, Lte: 149, Backfill: b, After: "x", Top: 148, AfterAt: 119},
+		{Gte: 40, Lte: 49, Backfill: a},
+		{Gte: 10, Lte: 19, Backfill: a},
+	}}
+	want := []Remaining{{b, 20}, {a, 20}}
+	if diff := cmp.Diff(want, s.Backfills()); diff != "" {
+		t.Error(diff)
+	}
+	both := State{Stream: s, Tenant: &Stream{Backlog: []Window{{Gte: 10, Lte: 40, Backfill: a}}}}
+	want[1].Left = 31
+	if diff := cmp.Diff(want, both.Backfills(true)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestGaps: what no range covers, whatever their filters.
+func TestGaps(t *testing.T) {
+	s := Stream{High: 90, Covered: []Span{{Gte: 60, Lte: 90}, {Gte: 50, Lte: 70, Filter: filterA}, {Gte: 40, Lte: 45, Filter: filterA}, {Gte: 10, Lte: 20}}}
+	if diff := cmp.Diff(spans(46, 49, 21, 39), s.Gaps()); diff != "" {
+		t.Error(diff)
+	}
+	if list := new(Stream).Gaps(); list != nil {
+		t.Errorf("gaps %v of a state that does not know", list)
 	}
 }
 

@@ -25,6 +25,10 @@ type Window struct {
 	// SetAside is set while the API cannot serve the next page of the window, though it serves others.
 	SetAside bool `json:"set_aside,omitempty"`
 
+	// Backfill is the range that was asked for, where the window is of a backfill: it holds no new
+	// records, and does not count as lag.
+	Backfill Span `json:"backfill,omitzero"`
+
 	// Filter limits the window's records. It is fixed when the window begins, whatever the settings
 	// become.
 	Filter audit.Filter `json:"filter,omitempty"`
@@ -36,6 +40,9 @@ type Window struct {
 func NewestToOldest(a, b Window) int {
 	return cmp.Or(cmp.Compare(b.Lte, a.Lte), cmp.Compare(b.Gte, a.Gte))
 }
+
+// IsBackfill reports whether the window is of a backfill.
+func (w *Window) IsBackfill() bool { return w.Backfill != Span{} }
 
 // Contains reports whether a time is in the window's range.
 func (w *Window) Contains(at int64) bool { return w.Gte <= at && at <= w.Lte }

@@ -8,15 +8,68 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net/http"
 	"strconv"
 	"time"
 
 	"cloud.google.com/go/storage"
+	"github.com/cespare/xxhash/v2"
 	"google.golang.org/api/iterator"
 
 	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/names"
 )
+
+// list lists the objects of the state's bucket whose names begin with prefix. The account may be allowed
+// to list only inside the state's folder.
+func (s *Store) list(ctx context.Context, prefix string) (listed []*storage.ObjectAttrs, err error) {
+	query := &storage.Query{Prefix: prefix, Projection: storage.ProjectionNoACL}
+	err = s.try(ctx, func(ctx context.Context) error {
+		listed = nil
+		it := s.States.Objects(ctx, query)
+		for {
+			attrs, err := it.Next()
+			if errors.Is(err, iterator.Done) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			listed = append(listed, attrs)
+		}
+	})
+	return listed, err
+}
+
+// look returns an object of the state's bucket, nil for none. It asks with a listing: for an object that
+// is not there, an account that may not list the bucket gets a 403.
+func (s *Store) look(ctx context.Context, name string) (*storage.ObjectAttrs, error) {
+	listed, err := s.list(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range listed {
+		if o.Name == name {
+			return o, nil
+		}
+	}
+	return nil, nil
+}
+
+// settle finds out by a listing whether a 403 means only that the object is not there. Then it returns
+// storage.ErrObjectNotExist.
+func (s *Store) settle(ctx context.Context, name string, err error) error {
+	if StatusOf(err) != http.StatusForbidden {
+		return err
+	}
+	switch found, listErr := s.look(ctx, name); {
+	case listErr != nil:
+		return fmt.Errorf("%w; and whether it is there could not be listed: %s", err, Plain(listErr))
+	case found == nil:
+		return storage.ErrObjectNotExist
+	}
+	return err
+}
 
 // Object is an object under the feed prefix.
 type Object struct {
@@ -104,7 +157,7 @@ func (s *Store) Lines(ctx context.Context, o Object) iter.Seq2[audit.Line, error
 			}
 			if len(bytes.TrimSpace(head)) > 0 {
 				line := reader.Read(head)
-				line.Bytes = size
+				line.Bytes, line.Hash = size, xxhash.Sum64(bytes.TrimSpace(head))
 				if !yield(line, nil) {
 					return
 				}

@@ -38,6 +38,7 @@ func (x *fixture) lines(o Object) (lines []audit.Line, err error) {
 		if l.Bad {
 			l.At, l.Type = 0, "" // they say nothing
 		}
+		l.Hash = 0 // see TestLineHash
 		lines = append(lines, l)
 	}
 	return lines, nil
@@ -160,6 +161,23 @@ func TestLines(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLineHash: lines of the same bytes have the same hash, whatever ends them.
+func TestLineHash(t *testing.T) {
+	inBubble(t, "logs", func(t *testing.T, x *fixture) {
+		x.inFeed(final, `{"effective_at":1}`+"\r\n"+`{"effective_at":2}`+"\n"+`{"effective_at":1}`)
+		var hashes []uint64
+		for l, err := range x.Lines(t.Context(), x.list()[0]) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			hashes = append(hashes, l.Hash)
+		}
+		if len(hashes) != 3 || hashes[0] != hashes[2] || hashes[0] == hashes[1] {
+			t.Errorf("hashes %x", hashes)
+		}
+	})
 }
 
 // TestLinesChange: an object is read as it was listed, or not at all.

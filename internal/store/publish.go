@@ -23,7 +23,7 @@ func (s *Store) Publish(ctx context.Context, staging state.Staging, final string
 			return final, nil
 		}
 		// Another instance may have published it; or this one has, and the answer was lost.
-		found, lookErr := s.FindStaged(ctx, staging)
+		found, lookErr := s.staged(ctx, staging)
 		switch {
 		case lookErr == nil && !staging.Stages(found):
 			return "", nil
@@ -48,10 +48,8 @@ func (s *Store) moveToFeed(ctx context.Context, staging state.Staging, final str
 	if staging.StagedGeneration != 0 {
 		src = src.If(storage.Conditions{GenerationMatch: staging.StagedGeneration})
 	}
-	step, cancel := context.WithTimeout(ctx, s.Step)
-	defer cancel()
 	if s.OneBucket() {
-		_, err := src.Move(step, storage.MoveObjectDestination{
+		err := s.move(ctx, src, storage.MoveObjectDestination{
 			Object:     final,
 			Conditions: &storage.Conditions{DoesNotExist: true},
 		})
@@ -62,12 +60,16 @@ func (s *Store) moveToFeed(ctx context.Context, staging state.Staging, final str
 	}
 
 	dst := s.Feed.Object(final)
-	if _, err := dst.If(storage.Conditions{DoesNotExist: true}).CopierFrom(src).Run(step); err != nil {
+	err := s.try(ctx, func(ctx context.Context) error {
+		_, err := dst.If(storage.Conditions{DoesNotExist: true}).CopierFrom(src).Run(ctx)
+		return err
+	})
+	if err != nil {
 		// Only the content of an existing object shows whether it is this copy or somebody else's.
 		same, lookErr := s.sameContent(ctx, s.States.Object(staging.Staged), dst)
 		switch {
 		case lookErr != nil:
-			return fmt.Errorf("%w; and what is there could not be compared: %v", err, lookErr)
+			return fmt.Errorf("%w; and what is there could not be compared: %s", err, Plain(lookErr))
 		case !same:
 			return errConflict
 		}
@@ -75,41 +77,64 @@ func (s *Store) moveToFeed(ctx context.Context, staging state.Staging, final str
 	return s.DeleteStaged(ctx, staging.Staged)
 }
 
+func (s *Store) move(ctx context.Context, from *storage.ObjectHandle, to storage.MoveObjectDestination) error {
+	return s.try(ctx, func(ctx context.Context) error {
+		_, err := from.Move(ctx, to)
+		return err
+	})
+}
+
 // sameContent reports whether both objects exist and hold the same bytes.
 func (s *Store) sameContent(ctx context.Context, a, b *storage.ObjectHandle) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.Step)
-	defer cancel()
-	left, err := a.Attrs(ctx)
+	left, err := s.attrs(ctx, a)
 	if err != nil {
 		return false, err
 	}
-	right, err := b.Attrs(ctx)
+	right, err := s.attrs(ctx, b)
 	if err != nil {
 		return false, err
 	}
 	return left.Size == right.Size && left.CRC32C == right.CRC32C, nil
 }
 
-// FindStaged returns the generation of the object under the staged object's name, 0 for none.
-func (s *Store) FindStaged(ctx context.Context, staging state.Staging) (generation int64, err error) {
-	attrs, err := s.LookStaged(ctx, staging)
-	switch {
-	case err != nil:
-		return 0, fmt.Errorf("looking for %s: %w", s.StagedURL(staging.Staged), Hint(err))
-	case attrs == nil:
-		return 0, nil
+// FindStaged returns the generation of the object under the staged object's name, 0 for none. Its listing
+// serves the sweep, too: others are what else is staged in the same folder.
+func (s *Store) FindStaged(ctx context.Context, staging state.Staging) (generation int64, others []*storage.ObjectAttrs, err error) {
+	folder := s.StagedFolder()
+	if staging.Staged != "" {
+		folder = path.Dir(staging.Staged) + "/"
 	}
-	return attrs.Generation, nil
+	listed, err := s.list(ctx, folder)
+	if err != nil {
+		return 0, nil, fmt.Errorf("looking for what is staged in %s: %w", s.StagedURL(folder), Hint(err))
+	}
+	for _, o := range listed {
+		switch {
+		case o.Name == staging.Staged:
+			generation = o.Generation
+		case path.Dir(o.Name)+"/" == s.StagedFolder(): // not kept/, nor where another STATE_KEY staged
+			others = append(others, o)
+		}
+	}
+	return generation, others, nil
 }
 
 // LookStaged returns the object under the staged object's name, nil for none. The error is the
 // storage client's.
 func (s *Store) LookStaged(ctx context.Context, staging state.Staging) (*storage.ObjectAttrs, error) {
-	attrs, err := s.attrs(ctx, s.States.Object(staging.Staged))
-	if absent(err) {
-		return nil, nil
+	return s.look(ctx, staging.Staged)
+}
+
+// staged returns the generation of the object under the staged object's name, 0 for none.
+func (s *Store) staged(ctx context.Context, staging state.Staging) (generation int64, err error) {
+	found, err := s.look(ctx, staging.Staged)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("looking for %s: %w", s.StagedURL(staging.Staged), Hint(err))
+	case found == nil:
+		return 0, nil
 	}
-	return attrs, err
+	return found.Generation, nil
 }
 
 // KeepAside moves an object with the staged one's name and another generation to where no sweep removes
@@ -129,13 +154,11 @@ func (s *Store) KeepAside(ctx context.Context, staging state.Staging, generation
 	}
 	name := fmt.Sprintf("%s/kept/%d-%s", path.Dir(staging.Staged), generation, path.Base(staging.Staged))
 	src := s.States.Object(staging.Staged).If(storage.Conditions{GenerationMatch: generation})
-	step, cancel := context.WithTimeout(ctx, s.Step)
-	defer cancel()
-	_, err := src.Move(step, storage.MoveObjectDestination{Object: name})
+	err := s.move(ctx, src, storage.MoveObjectDestination{Object: name})
 	if err == nil {
 		return name, nil
 	}
-	found, lookErr := s.FindStaged(ctx, staging)
+	found, lookErr := s.staged(ctx, staging)
 	switch {
 	case lookErr != nil:
 		return "", fmt.Errorf("moving %s to %s: %w; and whether it is done could not be read: %v", from, s.StagedURL(name), Hint(err), lookErr)

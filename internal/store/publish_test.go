@@ -255,9 +255,9 @@ func TestPublishInTwoSteps(t *testing.T) {
 func TestPublishUnreadable(t *testing.T) {
 	inBubble(t, "logs", func(t *testing.T, x *fixture) {
 		s := x.staging()
-		x.server.Deny(func(_, op, _, _ string) bool { return op == "get" || op == "move" })
+		x.server.Deny(func(_, op, _, _ string) bool { return op == "list" || op == "move" })
 		_, err := x.Publish(t.Context(), s, final)
-		wantError(t, "denied", err, "publishing gs://logs/"+staged+" as gs://logs/"+final+": ", "; and whether it is done could not be read: looking for gs://logs/"+staged+": ", "storage.objects.move", "storage.objects.get")
+		wantError(t, "denied", err, "publishing gs://logs/"+staged+" as gs://logs/"+final+": ", "; and whether it is done could not be read: looking for gs://logs/"+staged+": ", "storage.objects.move", "storage.objects.list")
 		x.holds("logs", staged, content)
 	})
 	inBubble(t, "nowhere", func(t *testing.T, x *fixture) {
@@ -266,36 +266,72 @@ func TestPublishUnreadable(t *testing.T) {
 	})
 }
 
-func TestLookStaged(t *testing.T) {
+func TestFindStaged(t *testing.T) {
 	inBubble(t, "logs", func(t *testing.T, x *fixture) {
 		s := state.Staging{Staged: staged, LastObject: final}
-		if attrs, err := x.LookStaged(t.Context(), s); attrs != nil || err != nil {
-			t.Errorf("absent: %+v, %v", attrs, err)
+		check := func(what string, s state.Staging, want int64, others ...string) {
+			t.Helper()
+			found, rest, err := x.FindStaged(t.Context(), s)
+			var names []string
+			for _, o := range rest {
+				names = append(names, o.Name)
+			}
+			if diff := cmp.Diff(others, names); err != nil || found != want || diff != "" {
+				t.Errorf("%s: %d, want %d, %v\n%s", what, found, want, err, diff)
+			}
+			if attrs, err := x.LookStaged(t.Context(), s); err != nil || (attrs == nil) != (want == 0) || attrs != nil && attrs.Generation != want {
+				t.Errorf("%s: %+v, %v", what, attrs, err)
+			}
 		}
-		if found, err := x.FindStaged(t.Context(), s); found != 0 || err != nil {
-			t.Errorf("absent: %d, %v", found, err)
-		}
+		check("absent", s, 0)
+		x.write(folder+"before.ndjson", "")
+		x.write(staged+"x", "")
+		x.write(folder+"kept/5-a.ndjson", "")
+		check("absent, among others", s, 0, staged+"x", folder+"before.ndjson")
 		o := x.write(staged, content)
-		if attrs, err := x.LookStaged(t.Context(), s); err != nil || attrs.Generation != o.Generation || attrs.Size != o.Size {
-			t.Errorf("%+v, %v", attrs, err)
+		check("there", s, o.Generation, staged+"x", folder+"before.ndjson")
+		check("nothing named", state.Staging{}, 0, staged, staged+"x", folder+"before.ndjson")
+
+		// One that was staged under another STATE_KEY is found, and its folder is another's to sweep.
+		old := x.write("old/staged/state.json/a", "")
+		x.write("old/staged/state.json/b", "")
+		check("under another key", state.Staging{Staged: old.Name}, old.Generation)
+
+		// Absence shows after the last page: one may be empty.
+		pages := 0
+		x.faults.Set(func(_ int, r *http.Request) fault.Fault {
+			q := r.URL.Query()
+			if q.Get("pageToken") == "" {
+				return fault.Fault{Kind: fault.Refuse, Status: 200, Body: `{"kind":"storage#objects","nextPageToken":"first"}`}
+			}
+			if q.Get("pageToken") == "first" {
+				q.Del("pageToken")
+			}
+			q.Set("maxResults", "1")
+			r.URL.RawQuery = q.Encode()
+			pages++
+			return fault.Fault{}
+		})
+		check("on a later page", state.Staging{Staged: folder + "before.ndjson"}, x.object(folder+"before.ndjson").Generation, staged, staged+"x")
+		if pages < 4 {
+			t.Errorf("%d pages", pages)
 		}
-		if found, err := x.FindStaged(t.Context(), s); found != o.Generation || err != nil {
-			t.Errorf("%d, %v", found, err)
-		}
-		x.server.Deny(func(_, _, _, _ string) bool { return true })
+		x.faults.Set(nil)
+
+		x.server.Deny(func(_, op, _, _ string) bool { return op == "list" })
 		if attrs, err := x.LookStaged(t.Context(), s); attrs != nil || StatusOf(err) != 403 {
 			t.Errorf("denied: %+v, %v", attrs, err)
 		}
-		_, err := x.FindStaged(t.Context(), s)
-		wantError(t, "denied", err, "looking for gs://logs/"+staged+": ", "lacks a role on the bucket")
+		_, _, err := x.FindStaged(t.Context(), s)
+		wantError(t, "denied", err, "looking for what is staged in gs://logs/"+folder+": ", "lacks a role on the bucket")
 	})
 	inBubble(t, "nowhere", func(t *testing.T, x *fixture) {
 		s := state.Staging{Staged: staged, LastObject: final}
 		if attrs, err := x.LookStaged(t.Context(), s); attrs != nil || !BucketMissing(err) {
 			t.Errorf("no bucket: %+v, %v", attrs, err)
 		}
-		_, err := x.FindStaged(t.Context(), s)
-		wantError(t, "no bucket", err, "looking for gs://nowhere/"+staged+": ", "no such bucket")
+		_, _, err := x.FindStaged(t.Context(), s)
+		wantError(t, "no bucket", err, "looking for what is staged in gs://nowhere/"+folder+": ", "no such bucket")
 	})
 }
 
@@ -397,7 +433,7 @@ func TestKeepAside(t *testing.T) {
 					x.holds("logs", final, c.final)
 
 					// No sweep removes what is kept.
-					if _, err := x.Sweep(t.Context(), "", time.Now().Add(100*24*time.Hour)); err != nil && c.name != "may not move" {
+					if _, err := x.sweep("", time.Now().Add(100*24*time.Hour)); err != nil && c.name != "may not move" {
 						t.Error(err)
 					}
 					if c.kept {

@@ -1,7 +1,7 @@
 package store
 
 import (
-	"bufio"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -12,21 +12,20 @@ import (
 	"time"
 
 	"cloud.google.com/go/storage"
-	"google.golang.org/api/iterator"
-
 	"example.com/auditlog/internal/audit"
 )
 
 const (
 	// chunkSize is how much of an upload is held in memory and sent at once.
-	chunkSize = 2 << 20
-	sweepAge  = 24 * time.Hour
+	chunkSize  = 1 << 20
+	stagedType = "application/x-ndjson"
+	sweepAge   = 24 * time.Hour
 	// numberKey is the metadata that has an object's number: gaps show what the feed has deleted.
 	numberKey = "auditlog-number"
 )
 
 // Staged is the object that a run writes records to: outside the feed prefix, under a name that no other
-// attempt has. The upload begins with the first record, so that a run without news makes no object.
+// attempt has. Up to a chunk of records is one upload, when it is closed; a run without news makes no object.
 type Staged struct {
 	Name       string
 	Number     int64 // of the objects published; see state.Objects
@@ -37,9 +36,8 @@ type Staged struct {
 	object *storage.ObjectHandle
 	ctx    context.Context
 	cancel context.CancelFunc
-	w      *storage.Writer
-	buf    *bufio.Writer
-	line   []byte
+	buf    []byte          // not yet sent
+	w      *storage.Writer // once that is more than a chunk
 	crc    uint32
 }
 
@@ -53,23 +51,58 @@ func (s *Store) Stage(ctx context.Context, now time.Time) *Staged {
 
 // Write adds a record as one line, and returns the line's length in bytes.
 func (o *Staged) Write(raw []byte) (int, error) {
+	if o.buf == nil { // growing it bit by bit would allocate several times as much
+		o.buf = make([]byte, 0, chunkSize+chunkSize/8)
+	}
+	had := len(o.buf)
+	o.buf = append(audit.Compact(o.buf, raw), '\n')
+	line := o.buf[had:]
+	o.Size += int64(len(line))
+	o.crc = crc32.Update(o.crc, castagnoli, line)
+	if len(o.buf) > chunkSize {
+		if err := o.send(); err != nil {
+			return 0, o.failed(err)
+		}
+	}
+	return len(line), nil
+}
+
+// send sends what is more than a chunk.
+func (o *Staged) send() (err error) {
 	if o.w == nil {
-		// The condition makes the write idempotent, so that the client sends it again.
-		o.w = o.object.If(storage.Conditions{DoesNotExist: true}).NewWriter(o.ctx)
-		o.w.ContentType = "application/x-ndjson"
-		o.w.Metadata = map[string]string{numberKey: strconv.FormatInt(o.Number, 10)}
-		o.w.ChunkSize = chunkSize
-		o.w.ChunkTransferTimeout = 30 * time.Second
-		o.w.ChunkRetryDeadline = time.Minute
-		o.buf = bufio.NewWriterSize(o.w, 64<<10)
+		// The client does not bound the request that begins an upload. An upload that was not ended makes
+		// no object, so that it can be begun again.
+		err = try(o.ctx, time.Minute, o.begin)
+	} else {
+		_, err = o.w.Write(o.buf)
 	}
-	o.line = append(audit.Compact(o.line[:0], raw), '\n')
-	o.Size += int64(len(o.line))
-	o.crc = crc32.Update(o.crc, castagnoli, o.line)
-	if _, err := o.buf.Write(o.line); err != nil {
-		return 0, o.failed(err)
+	o.buf = o.buf[:0]
+	return err
+}
+
+// begin begins the upload. It returns once the first chunk is there, and the upload outlives attempt.
+func (o *Staged) begin(attempt context.Context) error {
+	ctx, cancel := context.WithCancel(o.ctx)
+	inTime := context.AfterFunc(attempt, cancel)
+	o.w = o.conditional().NewWriter(ctx)
+	o.w.ContentType, o.w.Metadata = stagedType, o.metadata()
+	o.w.ChunkSize = chunkSize
+	o.w.ChunkTransferTimeout = o.store.Step / 4
+	o.w.ChunkRetryDeadline = time.Minute
+	_, err := o.w.Write(o.buf)
+	if !inTime() {
+		return cmp.Or(err, attempt.Err())
 	}
-	return len(o.line), nil
+	return err
+}
+
+// conditional is the object for a write. The condition makes it idempotent, so that it is sent again.
+func (o *Staged) conditional() *storage.ObjectHandle {
+	return o.object.If(storage.Conditions{DoesNotExist: true}).Retryer(resend)
+}
+
+func (o *Staged) metadata() map[string]string {
+	return map[string]string{numberKey: strconv.FormatInt(o.Number, 10)}
 }
 
 func (o *Staged) failed(err error) error {
@@ -77,19 +110,12 @@ func (o *Staged) failed(err error) error {
 }
 
 // Empty reports whether nothing has been written.
-func (o *Staged) Empty() bool { return o.w == nil }
+func (o *Staged) Empty() bool { return o.Size == 0 }
 
 // Close ends the upload. Without an error the object is durable and holds exactly the bytes
 // written. The caller must call Close or Abort.
 func (o *Staged) Close(ctx context.Context) error {
-	step, cancel := context.WithTimeout(ctx, o.store.Step)
-	defer cancel()
-	defer context.AfterFunc(step, o.cancel)()
-	err := o.buf.Flush()
-	if closeErr := o.w.Close(); err == nil {
-		err = closeErr
-	}
-	attrs := o.w.Attrs()
+	attrs, err := o.end(ctx)
 	if err != nil {
 		// A write that was applied, but whose answer was lost, fails like any other, or fails its
 		// own precondition when the client sends it again.
@@ -105,6 +131,20 @@ func (o *Staged) Close(ctx context.Context) error {
 	return nil
 }
 
+func (o *Staged) end(ctx context.Context) (*storage.ObjectAttrs, error) {
+	if o.w == nil {
+		return o.store.put(o.ctx, o.conditional(), stagedType, o.metadata(), o.buf)
+	}
+	step, cancel := context.WithTimeout(ctx, o.store.Step)
+	defer cancel()
+	defer context.AfterFunc(step, o.cancel)()
+	_, err := o.w.Write(o.buf)
+	if closeErr := o.w.Close(); err == nil {
+		err = closeErr
+	}
+	return o.w.Attrs(), err
+}
+
 // Abort gives up an upload under way. What it has sent may still become an object; the sweep removes that.
 func (o *Staged) Abort() {
 	o.cancel()
@@ -116,10 +156,8 @@ func (o *Staged) Abort() {
 // DeleteStaged removes a staged object. Its name is never used again, so that sending the request
 // twice does no harm.
 func (s *Store) DeleteStaged(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, s.Step)
-	defer cancel()
-	err := s.States.Object(name).Retryer(storage.WithPolicy(storage.RetryAlways)).Delete(ctx)
-	if err != nil && !errors.Is(err, storage.ErrObjectNotExist) {
+	err := s.try(ctx, s.States.Object(name).Retryer(storage.WithPolicy(storage.RetryAlways)).Delete)
+	if err = s.settle(ctx, name, err); err != nil && !errors.Is(err, storage.ErrObjectNotExist) {
 		return fmt.Errorf("deleting %s: %w", s.StagedURL(name), Hint(err))
 	}
 	return nil
@@ -128,27 +166,17 @@ func (s *Store) DeleteStaged(ctx context.Context, name string) error {
 // Sweep removes staged objects of attempts that crashed or were overtaken, once they are a day
 // older than the commit at committed (the bucket's clock).
 //
-// An object made before that commit and not named by it can never be named: its attempt would have
-// to commit against a state that is gone.
-func (s *Store) Sweep(ctx context.Context, named string, committed time.Time) (removed int, err error) {
-	list, cancel := context.WithTimeout(ctx, s.Step)
-	defer cancel()
-	folder := s.StagedFolder()
-	it := s.States.Objects(list, &storage.Query{Prefix: folder, Delimiter: "/"}) // without those in kept/
-	for {
-		attrs, err := it.Next()
-		if errors.Is(err, iterator.Done) {
-			return removed, nil
-		}
-		if err != nil {
-			return removed, fmt.Errorf("listing %s: %w", s.StagedURL(folder), Hint(err))
-		}
-		if attrs.Prefix != "" || attrs.Name == named || !attrs.Created.Before(committed.Add(-sweepAge)) {
+// An object that was listed before that commit, and that the state before it did not name, can never
+// be named: its attempt would have to commit against a state that is gone.
+func (s *Store) Sweep(ctx context.Context, others []*storage.ObjectAttrs, committed time.Time) (removed int, err error) {
+	for _, o := range others {
+		if !o.Created.Before(committed.Add(-sweepAge)) {
 			continue
 		}
-		if err := s.DeleteStaged(ctx, attrs.Name); err != nil {
+		if err := s.DeleteStaged(ctx, o.Name); err != nil {
 			return removed, err
 		}
 		removed++
 	}
+	return removed, nil
 }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"net/http"
 	"time"
 
 	"cloud.google.com/go/storage"
@@ -27,10 +28,21 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
+// pingTimeout is how long an HTTP/2 connection may be silent before it is tried, and then be silent
+// before it is given up.
+const pingTimeout = 5 * time.Second
+
+func init() {
+	// The storage client clones this transport. Without pings, every attempt would use the same dead connection.
+	if t, ok := http.DefaultTransport.(*http.Transport); ok {
+		t.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingTimeout, PingTimeout: pingTimeout}
+	}
+}
+
 // Options configure a Store.
 type Options struct {
 	names.Layout
-	// Step bounds one operation other than the streaming of records.
+	// Step bounds one operation other than the streaming of records, with all its attempts.
 	Step time.Duration
 }
 
@@ -50,9 +62,31 @@ func New(client *storage.Client, o Options) *Store {
 func NewClient(ctx context.Context, opts ...option.ClientOption) (*storage.Client, error) {
 	client, err := storage.NewClient(ctx, append([]option.ClientOption{storage.WithJSONReads()}, opts...)...)
 	if err != nil {
-		return nil, fmt.Errorf("making the storage client: %w", err)
+		return nil, fmt.Errorf("making the storage client: %w", Hint(err))
 	}
 	return client, nil
+}
+
+// try calls an operation, and again if an attempt hangs. The operation must be one that can be sent
+// twice: an attempt that was given up may still be applied.
+func (s *Store) try(ctx context.Context, operation func(context.Context) error) error {
+	return try(ctx, s.Step, operation)
+}
+
+// try gives the last attempt half of the time, for what is large.
+func try(ctx context.Context, limit time.Duration, operation func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for range 2 {
+		attempt, cancel := context.WithTimeout(ctx, limit/4)
+		err := operation(attempt)
+		hung := attempt.Err() != nil && ctx.Err() == nil
+		cancel()
+		if err == nil || !hung {
+			return err
+		}
+	}
+	return operation(ctx)
 }
 
 // Snapshot is the state from one read of the object. A commit replaces only that generation.
@@ -121,18 +155,20 @@ func decode(data []byte) (s state.State, note string, err error) {
 
 // readState returns the state's bytes, generation and time of writing, by the bucket's clock.
 func (s *Store) readState(ctx context.Context) (data []byte, generation int64, written time.Time, err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.Step)
-	defer cancel()
-	r, err := s.States.Object(s.StateKey).NewReader(ctx)
-	if err != nil {
-		return nil, 0, time.Time{}, err
-	}
-	defer r.Close()
-	data, err = io.ReadAll(io.LimitReader(r, state.MaxBytes+1))
+	err = s.try(ctx, func(ctx context.Context) error {
+		r, err := s.States.Object(s.StateKey).NewReader(ctx)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		generation, written = r.Attrs.Generation, r.Attrs.LastModified
+		data, err = io.ReadAll(io.LimitReader(r, state.MaxBytes+1))
+		return err
+	})
 	if err == nil && len(data) > state.MaxBytes {
 		err = fmt.Errorf("it is larger than %d MiB", state.MaxBytes>>20)
 	}
-	return data, r.Attrs.Generation, r.Attrs.LastModified, err
+	return data, generation, written, s.settle(ctx, s.StateKey, err)
 }
 
 // ErrOvertaken means that another run has committed first.
@@ -164,7 +200,7 @@ func (s *Store) Commit(ctx context.Context, old *Snapshot, next state.State) (ti
 	found, generation, written, readErr := s.readState(ctx)
 	switch {
 	case readErr != nil && !errors.Is(readErr, storage.ErrObjectNotExist):
-		return time.Time{}, fmt.Errorf("writing state %s: %w; and it could not be read back: %v", s.StateURL(), Hint(err), readErr)
+		return time.Time{}, fmt.Errorf("writing state %s: %w; and it could not be read back: %s", s.StateURL(), Hint(err), Plain(readErr))
 	case readErr == nil && bytes.Equal(found, data):
 		return written, nil
 	case readErr == nil && generation != old.generation:
@@ -184,20 +220,29 @@ func (s *Store) Commit(ctx context.Context, old *Snapshot, next state.State) (ti
 	return time.Time{}, fmt.Errorf("writing state %s: %w", s.StateURL(), Hint(err))
 }
 
+// resend makes the client send an upload again after a dropped connection, too.
+var resend = storage.WithErrorFunc(storage.ShouldRetry)
+
 // Put writes an object in one request, on the condition of the handle. After an error it may still
 // have been written.
 func (s *Store) Put(ctx context.Context, object *storage.ObjectHandle, contentType string, data []byte) (*storage.ObjectAttrs, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.Step)
-	defer cancel()
-	w := object.NewWriter(ctx)
-	w.ContentType = contentType
-	w.ChunkSize = max(256<<10, len(data)+1) // one request
-	w.CRC32C, w.SendCRC32C = checksum(data), true
-	_, err := w.Write(data)
-	if closeErr := w.Close(); err == nil {
-		err = closeErr
-	}
-	return w.Attrs(), err
+	return s.put(ctx, object, contentType, nil, data)
+}
+
+func (s *Store) put(ctx context.Context, object *storage.ObjectHandle, contentType string, metadata map[string]string, data []byte) (attrs *storage.ObjectAttrs, err error) {
+	err = s.try(ctx, func(ctx context.Context) error {
+		w := object.Retryer(resend).NewWriter(ctx)
+		w.ContentType, w.Metadata = contentType, metadata
+		w.ChunkSize = max(256<<10, len(data)+1) // one request
+		w.CRC32C, w.SendCRC32C = checksum(data), true
+		_, err := w.Write(data)
+		if closeErr := w.Close(); err == nil {
+			err = closeErr
+		}
+		attrs = w.Attrs()
+		return err
+	})
+	return attrs, err
 }
 
 // Holds returns an object's attributes if it holds exactly this data: for writes whose answer does
@@ -210,8 +255,10 @@ func (s *Store) Holds(ctx context.Context, object *storage.ObjectHandle, data []
 	return attrs, true
 }
 
-func (s *Store) attrs(ctx context.Context, object *storage.ObjectHandle) (*storage.ObjectAttrs, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.Step)
-	defer cancel()
-	return object.Attrs(ctx)
+func (s *Store) attrs(ctx context.Context, object *storage.ObjectHandle) (attrs *storage.ObjectAttrs, err error) {
+	err = s.try(ctx, func(ctx context.Context) error {
+		attrs, err = object.Attrs(ctx)
+		return err
+	})
+	return attrs, err
 }

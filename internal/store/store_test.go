@@ -604,4 +604,55 @@ func TestNewClient(t *testing.T) {
 	wantError(t, "bad options", err, "making the storage client: ")
 }
 
+// conceal makes the bucket answer 403 for what is not there, and list only inside the
+// state's folder.
+func (x *fixture) conceal() {
+	x.server.Conceal()
+	x.server.Deny(func(_, op, bucket, name string) bool {
+		return op == "list" && (bucket != x.StateBucket || !strings.HasPrefix(name, "state/collector/"))
+	})
+}
+
+// TestConcealed: where the bucket does not say what is missing, a listing does.
+func TestConcealed(t *testing.T) {
+	for name, stateBucket := range buckets {
+		inBubble(t, stateBucket, func(t *testing.T, x *fixture) {
+			x.conceal()
+			if s := x.load(); !s.First() {
+				t.Errorf("%s: %+v", name, s)
+			}
+			if err := x.DeleteStaged(t.Context(), staged); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			s := x.staging()
+			for _, want := range []string{final, "", ""} {
+				if got, err := x.Publish(t.Context(), s, final); err != nil || got != want {
+					t.Errorf("%s: %q, %v", name, got, err)
+				}
+				x.server.Delete("logs", final)
+			}
+
+			// A first commit that is refused has not been made.
+			x.strike(0, fault.Fault{Kind: fault.Refuse, Status: 403, Body: `{"error":{"message":"no"}}`}, writes)
+			_, err := x.Commit(t.Context(), &Snapshot{}, stateOf(1))
+			wantError(t, name, err, "writing state "+x.StateURL()+": ", "403")
+			if strings.Contains(err.Error(), "read back") {
+				t.Error(err)
+			}
+
+			// A 403 for what is there is an error, and so is a listing that fails.
+			x.write(stateKey, encoded(t, stateOf(1)))
+			x.strike(0, fault.Fault{Kind: fault.Refuse, Status: 403}, func(r *http.Request) bool { return r.URL.Query().Get("prefix") == "" })
+			if s, err := x.Load(t.Context()); s != nil || StatusOf(err) != 403 || strings.Contains(err.Error(), "listed") {
+				t.Errorf("%s: %+v, %v", name, s, err)
+			}
+			x.strike(0, fault.Fault{Kind: fault.Refuse, Status: 403}, reads)
+			s1, err := x.Load(t.Context())
+			if wantError(t, name, err, "403", "; and whether it is there could not be listed: "); s1 != nil || absent(err) {
+				t.Errorf("%s: %+v, %v", name, s1, err)
+			}
+		})
+	}
+}
+
 func sorted(list ...string) []string { slices.Sort(list); return list }

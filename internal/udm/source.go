@@ -3,6 +3,7 @@ package udm
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"strings"
 
 	"cloud.google.com/go/storage"
+	"github.com/go-json-experiment/json/jsontext"
 	"google.golang.org/api/googleapi"
 	"google.golang.org/api/iterator"
 	"google.golang.org/api/option"
@@ -26,14 +28,116 @@ const MaxLine = 64 << 20
 // ErrLongLine is the error of a line beyond MaxLine.
 var ErrLongLine = fmt.Errorf("longer than %d MiB", MaxLine>>20)
 
-// Lines calls each for every line of r that is not blank, with its number, from
-// 1 on. An err there is ErrLongLine, and line is nil. Else line is without its
-// end; it is good until each returns. wait is called before r may make it wait.
+// byteOrderMark is what some editors begin a file with.
+var byteOrderMark = []byte("\ufeff")
+
+// Records calls each for every record of r: for each line that is not blank, with its number, from
+// 1 on; or, where r begins with an answer of the API, for each record of its pages, counted. r may be
+// compressed by gzip, and begin with a byte order mark.
 //
-// The error is r's, or what each returned, which ends it. Memory is that of the
-// longest line.
-func Lines(r io.Reader, wait func(), each func(number int, line []byte, err error) error) error {
+// An err that each gets means that there is no record. Else record is without its end; it is good
+// until each returns. wait is called before r may make it wait.
+//
+// The error is r's, or what each returned, which ends it. Memory is that of the longest line.
+func Records(r io.Reader, wait func(), each func(number int, record []byte, err error) error) error {
+	wait()
 	br := bufio.NewReaderSize(r, 64<<10)
+	if start, _ := br.Peek(2); string(start) == "\x1f\x8b" {
+		z, err := gzip.NewReader(br)
+		if err != nil {
+			return err
+		}
+		br = bufio.NewReaderSize(z, 64<<10)
+	}
+	if start, _ := br.Peek(len(byteOrderMark)); bytes.Equal(start, byteOrderMark) {
+		br.Discard(len(byteOrderMark))
+	}
+	if beginsPage(br) {
+		err := pages(br, wait, each)
+		if errors.As(err, new(*jsontext.SyntacticError)) {
+			err = errors.New(strings.TrimPrefix(err.Error(), "jsontext: "))
+		}
+		return err
+	}
+	return lines(br, wait, each)
+}
+
+// pageStart is how an answer of the API begins, or one with sorted names.
+var pageStart = regexp.MustCompile(`^\s*\{\s*("object"\s*:\s*"list"|"data"\s*:\s*\[)`)
+
+// beginsPage looks no further than to the first value of an object: r may be slow.
+func beginsPage(br *bufio.Reader) bool {
+	for n := 1; ; {
+		start, err := br.Peek(n)
+		text := bytes.TrimSpace(start)
+		_, value, named := bytes.Cut(text, []byte(":"))
+		value = bytes.TrimSpace(value)
+		switch {
+		case pageStart.Match(start):
+			return true
+		case err != nil, n >= 4096, len(text) > 0 && text[0] != '{', named && len(value) >= len(`"list"`):
+			return false
+		}
+		n = max(n+1, br.Buffered())
+	}
+}
+
+// pages reads the records of pages, one after the other.
+func pages(r io.Reader, wait func(), each func(int, []byte, error) error) error {
+	dec := jsontext.NewDecoder(r, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	for number := 0; ; {
+		wait()
+		token, err := dec.ReadToken()
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil && token.Kind() != '{' {
+			err = errors.New("after a page comes no object")
+		}
+		if err != nil {
+			return err
+		}
+		if err := page(dec, wait, func(record []byte) error { number++; return each(number, record, nil) }); err != nil {
+			return err
+		}
+	}
+}
+
+// page reads the rest of a page.
+func page(dec *jsontext.Decoder, wait func(), each func([]byte) error) error {
+	listed := false
+	for dec.PeekKind() != '}' {
+		name, err := dec.ReadToken()
+		if err != nil {
+			return err
+		}
+		if name.String() != "data" || dec.PeekKind() != '[' {
+			if err := dec.SkipValue(); err != nil {
+				return err
+			}
+			continue
+		}
+		listed = true
+		dec.ReadToken() // as peeked
+		for dec.PeekKind() != ']' {
+			wait()
+			record, err := dec.ReadValue()
+			if err == nil {
+				err = each(record)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		dec.ReadToken()
+	}
+	if _, err := dec.ReadToken(); err != nil || listed {
+		return err
+	}
+	return errors.New("after a page comes an object without a list of records")
+}
+
+func lines(br *bufio.Reader, wait func(), each func(number int, line []byte, err error) error) error {
 	var line []byte
 	for number := 1; ; number++ {
 		line = line[:0]
@@ -114,7 +218,7 @@ func (s *Sources) Open(ctx context.Context, name string) iter.Seq2[Input, error]
 
 // matching yields the objects that a folder or a name with * means.
 func (s *Sources) matching(ctx context.Context, name, bucket, pattern string, yield func(Input, error) bool) {
-	if !strings.Contains(pattern, "*") {
+	if pattern == "" || strings.HasSuffix(pattern, "/") {
 		pattern += "*"
 	}
 	prefix, _, _ := strings.Cut(pattern, "*")

@@ -1,7 +1,10 @@
 package udm_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -22,7 +25,7 @@ type line struct {
 }
 
 func lines(r io.Reader) (list []line, err error) {
-	err = udm.Lines(r, func() {}, func(n int, text []byte, err error) error {
+	err = udm.Records(r, func() {}, func(n int, text []byte, err error) error {
 		list = append(list, line{n, string(text), errors.Is(err, udm.ErrLongLine)})
 		return nil
 	})
@@ -50,6 +53,76 @@ func TestLines(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPages: an answer of the API is read record by record, however it is spaced, compressed
+// or cut into reads.
+func TestPages(t *testing.T) {
+	compressed := func(text string) string {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		z.Write([]byte(text))
+		z.Close()
+		return b.String()
+	}
+	pretty := "{\n  \"object\": \"list\",\n  \"data\": [\n    {\"id\": \"a\"},\n    {\n      \"id\": \"b\"\n    }\n  ],\n  \"has_more\": false\n}\n"
+	a, b := line{1, `{"id": "a"}`, false}, line{2, "{\n      \"id\": \"b\"\n    }", false}
+	for _, tt := range []struct {
+		name, input string
+		want        []line
+		err         string
+	}{
+		{"as the API prints it", pretty, []line{a, b}, ""},
+		{"on one line", `{"object":"list","data":[{"id": "a"}],"has_more":true}`, []line{a}, ""},
+		{"sorted", `{"data":[{"id": "a"}],"object":"list"}`, []line{a}, ""},
+		{"two", `{"object":"list","data":[{"id": "a"}]}` + "\n" + `{"data":[1]}`, []line{a, {2, "1", false}}, ""},
+		{"empty", `{"object":"list","data":[]}`, nil, ""},
+		{"with a byte order mark", "\ufeff" + pretty, []line{a, b}, ""},
+		{"compressed", compressed(pretty), []line{a, b}, ""},
+		{"compressed lines, with a byte order mark", compressed("\ufeffx\ny\n"), []line{{1, "x", false}, {2, "y", false}}, ""},
+		{"two files compressed", compressed("x\n") + compressed("y\n"), []line{{1, "x", false}, {2, "y", false}}, ""},
+		{"lines with a byte order mark", "\ufeffx\n", []line{{1, "x", false}}, ""},
+		{"a record", `{"object":"organization.audit_log","data":[1]}`, []line{{1, `{"object":"organization.audit_log","data":[1]}`, false}}, ""},
+		{"a record with data", `{"id":"a","data":[1]}`, []line{{1, `{"id":"a","data":[1]}`, false}}, ""},
+
+		{"cut", `{"object":"list","data":[{"id": "a"},{"i`, []line{a}, "unexpected EOF"},
+		{"cut after it", `{"object":"list","data":[{"id": "a"}]`, []line{a}, "unexpected EOF"},
+		{"no list", `{"object":"list","data":{}}`, nil, "without a list"},
+		{"something after it", `{"object":"list","data":[{"id": "a"}]} x`, []line{a}, "invalid"},
+		{"a record after it", `{"object":"list","data":[{"id": "a"}]} {"id":"b"}`, []line{a}, "without a list"},
+		{"compressed, cut", compressed(pretty)[:20], nil, "unexpected EOF"},
+		{"no gzip", "\x1f\x8b\n", nil, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, r := range []io.Reader{strings.NewReader(tt.input), iotest.OneByteReader(strings.NewReader(tt.input))} {
+				got, err := lines(r)
+				if diff := cmp.Diff(tt.want, got); diff != "" {
+					t.Errorf("-want +got\n%s", diff)
+				}
+				if text := fmt.Sprint(err); tt.err != "" && !strings.Contains(text, tt.err) || tt.err == "" && err != nil && tt.name != "no gzip" || strings.Contains(text, "jsontext") {
+					t.Errorf("error %v, want %q", err, tt.err)
+				}
+			}
+		})
+	}
+}
+
+// TestRecordsOfSlowInput: a record is out before the input brings the next.
+func TestRecordsOfSlowInput(t *testing.T) {
+	r, w := io.Pipe()
+	got := make(chan string)
+	go func() {
+		defer close(got)
+		udm.Records(r, func() {}, func(_ int, text []byte, _ error) error { got <- string(text); return nil })
+	}()
+	for _, line := range []string{`{"id":"audit_log-1"}`, "x"} {
+		io.WriteString(w, line+"\n")
+		if text := <-got; text != line {
+			t.Errorf("%q, want %q", text, line)
+		}
+	}
+	w.Close()
+	<-got
 }
 
 // xs is a stream of n times x.
@@ -82,7 +155,7 @@ func TestLinesEnd(t *testing.T) {
 		t.Errorf("%v; -want +got\n%s", err, diff)
 	}
 	calls := 0
-	err = udm.Lines(strings.NewReader("a\nb\n"), func() {}, func(int, []byte, error) error { calls++; return broken })
+	err = udm.Records(strings.NewReader("a\nb\n"), func() {}, func(int, []byte, error) error { calls++; return broken })
 	if err != broken || calls != 1 {
 		t.Errorf("%d calls, %v", calls, err)
 	}
@@ -95,7 +168,7 @@ func TestLinesWait(t *testing.T) {
 		story.WriteString("read ")
 		return 0, io.EOF
 	}))
-	udm.Lines(r, func() { story.WriteString("wait ") }, func(_ int, text []byte, _ error) error {
+	udm.Records(r, func() { story.WriteString("wait ") }, func(_ int, text []byte, _ error) error {
 		story.WriteString(string(text) + " ")
 		return nil
 	})
@@ -141,6 +214,8 @@ func TestSources(t *testing.T) {
 		{"gs://logs/f/*.ndjson", []string{"f/1.ndjson", "f/2.ndjson", "f/x/3.ndjson"}, ""},
 		{"gs://logs/*/1*", []string{"f/1.ndjson"}, "gs://logs/secret/1.ndjson: your account needs the role Storage Object Viewer"},
 		{"gs://logs/g/a+*", []string{"g/a+b.ndjson"}, ""},
+		{"gs://logs/f*/", []string{"f/1.ndjson", "f/2.ndjson", "f/x/3.ndjson"}, ""},
+		{"gs://logs/*/x/", []string{"f/x/3.ndjson"}, ""},
 		{"gs://logs/h/", nil, "gs://logs/h/: no object ending in .ndjson"},
 		{"gs://logs/f/*.txt", nil, "no object ending in .ndjson"},
 		{"gs://logs/f", nil, "gs://logs/f: there is no such object; for all objects of a folder, end the name with /"},

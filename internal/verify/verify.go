@@ -120,11 +120,11 @@ func (v *Verifier) loadPublished(ctx context.Context) (*store.Snapshot, error) {
 	if staging.Elsewhere(v.store.StateBucket) {
 		return nil, fmt.Errorf("the state names a staged object in bucket %q, and STATE_BUCKET is %q", staging.StagedBucket, v.store.StateBucket)
 	}
-	found, err := v.store.FindStaged(ctx, staging)
+	found, err := v.store.LookStaged(ctx, staging)
 	switch {
 	case err != nil:
-		return nil, err
-	case staging.Stages(found):
+		return nil, fmt.Errorf("looking for %s: %w", v.store.StagedURL(staging.Staged), store.ReadHint(err, v.store.StateBucket))
+	case found != nil && staging.Stages(found.Generation):
 		return nil, &unpublished{v.store.StagedURL(staging.Staged)}
 	}
 	return snapshot, nil

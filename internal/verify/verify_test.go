@@ -237,7 +237,7 @@ func TestAgain(t *testing.T) {
 		}
 		again, _ := auditlog.ParseBackfill("4h", "3h", time.Now())
 		again.Again = true
-		if _, _, err := collector.Backfill(t.Context(), h.Log, again); err != nil {
+		if _, err := collector.Backfill(t.Context(), h.Log, again); err != nil {
 			t.Fatal(err)
 		}
 		n := h.MustRun().Records

@@ -1,71 +1,60 @@
-# Two organizations in one project, each with a collector, a folder and a state
-# of its own. For one, a single module block without for_each does.
+# Two organizations in one project and bucket, each with its own collector, folder and state. For one, leave out for_each.
 
 terraform {
   required_providers {
-    google = {
-      source = "hashicorp/google"
-    }
+    google = { source = "hashicorp/google" }
+  }
+  # backend "gcs" { bucket = "my-terraform-state" } # keeps the state where others find it
+}
+
+locals {
+  project     = "my-project"
+  bucket      = "my-bucket"
+  email       = "security@example.com"        # who is told when something is wrong
+  feed_reader = "…@….iam.gserviceaccount.com" # the feeds' service account, as SecOps shows it
+
+  # Each has its key in the secret <name>-admin-key, which is made first.
+  organizations = {
+    openai-auditlog      = { LOOKBACK_HOURS = "720" }
+    openai-auditlog-labs = { LOOKBACK_HOURS = "24" }
   }
 }
 
 provider "google" {
-  project = var.project
-}
-
-variable "project" {
-  type = string
-}
-
-variable "bucket" {
-  type = string
-}
-
-variable "email" {
-  description = "Who is told when something is wrong."
-  type        = string
-}
-
-variable "feed" {
-  description = "The SecOps instance; null to make the feeds by hand."
-  type = object({
-    instance = string
-    location = string
-  })
-  default = null
-}
-
-locals {
-  # Each has its key in the secret <name>-admin-key, which is made first.
-  organizations = {
-    openai-auditlog      = { lookback_hours = "720" }
-    openai-auditlog-labs = { lookback_hours = "24" }
-  }
+  project = local.project
 }
 
 resource "google_storage_bucket" "logs" {
-  name                        = var.bucket
+  name                        = local.bucket
   location                    = "us-central1"
   uniform_bucket_level_access = true
   public_access_prevention    = "enforced"
 }
 
+# Once for all feeds of the bucket, so that no organization takes it along.
+resource "google_storage_bucket_iam_member" "feed" {
+  bucket = google_storage_bucket.logs.name
+  role   = "roles/storage.legacyBucketReader"
+  member = "serviceAccount:${local.feed_reader}"
+}
+
 resource "google_monitoring_notification_channel" "team" {
   display_name = "Security team"
   type         = "email"
-  labels       = { email_address = var.email }
+  labels       = { email_address = local.email }
 }
 
 module "auditlog" {
   source   = "../"
   for_each = local.organizations
 
-  project               = var.project
+  project               = local.project
   name                  = each.key
   bucket                = google_storage_bucket.logs.name
   create_bucket         = false
-  settings              = { LOOKBACK_HOURS = each.value.lookback_hours }
-  feed                  = var.feed
+  settings              = each.value
+  feed_reader           = local.feed_reader
+  feed_bucket_role      = false
   notification_channels = [google_monitoring_notification_channel.team.name]
 }
 

@@ -25,9 +25,8 @@
 // collected; the rest has not appeared yet, or goes to the backlog. That
 // windows, cursors and ids come down to this is for TestWindows in the root
 // package. Left out are strangers' objects under the feed prefix, state edited by
-// hand, sweeps put off to the next run, and the day that a sweep waits: here it
-// takes at once what was there before its commit, so that safety rests on that
-// order and on no clock.
+// hand, and the day that a sweep waits: here it takes at once what was there
+// before its commit, so that safety rests on that order and on no clock.
 package model
 
 // Bounds say how much there is at once.

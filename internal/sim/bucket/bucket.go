@@ -8,6 +8,7 @@ package bucket
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -43,6 +44,7 @@ type Server struct {
 	sessions   map[string]*session
 	retained   map[string]bool
 	denied     func(method, op, bucket, object string) bool
+	conceals   bool
 }
 
 // New returns a Server with the named buckets. It keeps the objects in memory
@@ -94,11 +96,20 @@ func (s *Server) Retain(bucket string) {
 // Deny makes the server answer 403 where f returns true; nil denies nothing. It
 // is asked for each permission that a request needs, op being the last word of
 // the permission's name: create, get, list, move, or delete, which replacing an
-// object needs, too. It must not call the Server.
+// object needs, too. To list, object is the prefix that is asked for. It must not
+// call the Server.
 func (s *Server) Deny(f func(method, op, bucket, object string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.denied = f
+}
+
+// Conceal makes the server answer 403 for an object that does not exist, as to an
+// account that may not list the bucket.
+func (s *Server) Conceal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conceals = true
 }
 
 // Objects returns the objects with that prefix, by name; none where the bucket
@@ -322,6 +333,14 @@ func (s *Server) erase(bucket, name string) error {
 		return fmt.Errorf("deleting object %q: %w", name, err)
 	}
 	return nil
+}
+
+// concealed is the answer's error for err.
+func (s *Server) concealed(err error) error {
+	if e, ok := errors.AsType[*apiError](err); ok && s.conceals && strings.HasPrefix(e.message, "No such object") {
+		return &apiError{http.StatusForbidden, "forbidden", "The caller does not have storage.objects.list access to the bucket."}
+	}
+	return err
 }
 
 // allow returns an error where the permission is denied.

@@ -663,6 +663,12 @@ func TestDeny(t *testing.T) {
 		{"attrs", func() error { _, err := r.logs.Object("x").Attrs(r.Context()); return err }, []string{"get x"}},
 		{"read", func() error { _, err := r.read(r.logs.Object("x")); return err }, []string{"get x"}},
 		{"list", func() error { _, err := r.logs.Objects(r.Context(), nil).Next(); return err }, []string{"list "}},
+		{"list a folder", func() error {
+			if _, err := r.logs.Objects(r.Context(), &storage.Query{Prefix: "f/"}).Next(); !errors.Is(err, iterator.Done) {
+				return err
+			}
+			return nil
+		}, []string{"list f/"}},
 		{"copy", func() error {
 			_, err := r.logs.Object("z").CopierFrom(r.logs.Object("x")).Run(r.Context())
 			return err
@@ -689,6 +695,34 @@ func TestDeny(t *testing.T) {
 	r.server.Deny(func(string, string, string, string) bool { return true })
 	if err := r.server.Delete("logs", "w"); err != nil {
 		t.Errorf("the server's own hands: %v", err)
+	}
+}
+
+// TestConceal: what is missing is a 403, but for a bucket, and for those who call the
+// Server.
+func TestConceal(t *testing.T) {
+	r := start(t, "")
+	r.mustWrite("x", "1")
+	r.server.Conceal()
+	for _, err := range []error{
+		func() error { _, err := r.logs.Object("none").Attrs(r.Context()); return err }(),
+		func() error { _, err := r.read(r.logs.Object("none")); return err }(),
+		func() error { _, err := r.read(r.logs.Object("x").Generation(1)); return err }(),
+		r.logs.Object("none").Delete(r.Context()),
+		func() error {
+			_, err := r.logs.Object("none").Move(r.Context(), storage.MoveObjectDestination{Object: "y"})
+			return err
+		}(),
+	} {
+		r.status(err, http.StatusForbidden)
+	}
+	if _, err := r.read(r.logs.Object("x")); err != nil {
+		t.Error(err)
+	}
+	_, err := r.client.Bucket("nowhere").Object("x").Attrs(r.Context())
+	r.status(err, http.StatusNotFound)
+	if _, err := r.server.Read("logs", "none"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
 	}
 }
 

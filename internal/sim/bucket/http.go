@@ -77,6 +77,7 @@ func (s *Server) atomic(h handler) http.Handler {
 		}
 		s.mu.Lock()
 		a, err := h(r, body.Bytes())
+		err = s.concealed(err)
 		s.mu.Unlock()
 		if err != nil {
 			a = refusal(err)
@@ -152,7 +153,7 @@ func (s *Server) serveList(r *http.Request, _ []byte) (answer, error) {
 	if err := s.exists(bucket); err != nil {
 		return answer{}, err
 	}
-	if err := s.allow(r.Method, "list", bucket, ""); err != nil {
+	if err := s.allow(r.Method, "list", bucket, q.Get("prefix")); err != nil {
 		return answer{}, err
 	}
 	found, err := s.list(bucket, fakestorage.ListOptions{

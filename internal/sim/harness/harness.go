@@ -14,6 +14,7 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"path"
 	"regexp"
 	"strings"
 	"testing"
@@ -186,6 +187,16 @@ func (h *H) Put(tenant bool, kind string, ago int64) (id string) {
 	return id
 }
 
+// Conceal makes the bucket answer as to an account with roles on folders alone: 403
+// for what does not exist, and lists only in the state's folder.
+func (h *H) Conceal() {
+	h.Bucket.Conceal()
+	folder := path.Dir(h.Env["STATE_KEY"]) + "/"
+	h.Bucket.Deny(func(_, op, bucket, name string) bool {
+		return op == "list" && (bucket != h.BucketOf("STATE_BUCKET") || !strings.HasPrefix(name, folder))
+	})
+}
+
 // Settle heals everything and runs until nothing is left to do; then each
 // record must have reached the feed once, unchanged.
 func (h *H) Settle() {
@@ -198,7 +209,7 @@ func (h *H) Settle() {
 	}
 	for range 200 {
 		h.Pause()
-		if f := h.MustRun(); f.OpenWindows+f.SetAside+f.Records == 0 {
+		if f := h.MustRun(); f.OpenWindows+f.Backfills+f.SetAside+f.Records == 0 {
 			if err := h.Check(); err != nil {
 				h.T.Errorf("%v\n%s", err, h.Logs.String())
 			}
@@ -443,7 +454,8 @@ type Figures struct {
 	RateLimitWait          time.Duration
 	Bytes                  int64
 	Object                 string
-	OpenWindows, SetAside  int
+	OpenWindows, Backfills int
+	SetAside               int
 	Watermark, Lag         int64
 	Duration               time.Duration
 }
@@ -490,6 +502,8 @@ func (f *Figures) set(name string, v slog.Value) {
 		f.Object = v.String()
 	case "open_windows":
 		f.OpenWindows = int(v.Int64())
+	case "backfill_windows":
+		f.Backfills = int(v.Int64())
 	case "set_aside":
 		f.SetAside = int(v.Int64())
 	case "watermark":
