@@ -129,7 +129,8 @@ func TestRight(t *testing.T) {
 		if r := check(h, verify.Options{From: from, To: from.Add(time.Hour)}); !r.Right || r.Records == 0 || r.Records > 40 {
 			t.Errorf("%s", r.Verdict)
 		}
-		h.Put(false, "login.failed", 30) // the next run finds it
+		s := h.Stored()
+		h.Put(false, "login.failed", time.Now().Unix()-min(s.High, s.Tenant.High)+1) // the next run finds it
 		r = check(h, verify.Options{From: time.Now().Add(-100 * 24 * time.Hour), To: time.Now()})
 		want(t, r, nil)
 		why := map[string]bool{}
