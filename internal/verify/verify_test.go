@@ -326,6 +326,29 @@ func TestRunUnderWay(t *testing.T) {
 	})
 }
 
+// TestMoved: counting goes on where a stranger has taken an object's name, and another run publishes it.
+func TestMoved(t *testing.T) {
+	harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+		collect(h, 2)
+		h.Add(5, 10, 10)
+		h.BucketFaults.Set(func(_ int, r *http.Request) fault.Fault {
+			if strings.Contains(r.URL.Path, "/moveTo/") {
+				return fault.Fault{Kind: fault.Refuse, Status: http.StatusForbidden}
+			}
+			return fault.Fault{}
+		})
+		if _, err := h.Run(); err == nil {
+			t.Fatal("published")
+		}
+		h.BucketFaults.Set(nil)
+		h.Bucket.Write("logs", h.Stored().LastObject, nil)
+		collect(h, 2)
+		if s := string(h.ReadState()); !strings.Contains(s, `"count": 5`) {
+			t.Error(s)
+		}
+	})
+}
+
 // TestDeleted: what the feed has deleted is not called missing, nor is what it may have had.
 func TestDeleted(t *testing.T) {
 	for name, tt := range map[string]struct {
