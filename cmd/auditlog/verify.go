@@ -18,6 +18,7 @@ import (
 	"example.com/auditlog"
 	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/cloudlog"
+	"example.com/auditlog/internal/config"
 	"example.com/auditlog/internal/openai"
 	"example.com/auditlog/internal/store"
 	"example.com/auditlog/internal/verify"
@@ -92,28 +93,12 @@ func verifyRange(ctx context.Context, stdout io.Writer, o verifyOptions) error {
 	if err != nil {
 		return err
 	}
-	client, err := store.NewClient(ctx)
-	if err != nil {
-		return err
-	}
-	st := store.New(client, store.Options{Layout: cfg.Layout(), Step: cfg.StepTimeout()})
-	transport := openai.NewTransport()
-	api := openai.New(openai.Options{Base: cfg.BaseURL, Key: cfg.AdminKey, Agent: "auditlog/" + auditlog.Version, Transport: transport, Backoff: openai.DefaultBackoff})
-	o.Tenant, o.PageSize, o.Concurrency, o.Overlap = cfg.TenantEvents, cfg.PageSize, cfg.Concurrency, cfg.Overlap
-	onTerminal, bar := columns(os.Stderr) > 0, newBar(io.Discard)
+	log, bar, onTerminal := cloudlog.New(os.Stderr), newBar(io.Discard), columns(os.Stderr) > 0
 	if onTerminal {
-		bar = newBar(os.Stderr)
+		log, bar = slog.New(newConsole(os.Stderr)), newBar(os.Stderr)
 	}
 	o.Progress = func(done float64) { bar.Set(int(done * barSteps)) }
-	v, look := verify.New(api, st, o.Options), (*verify.Verifier).Check
-	if o.repair {
-		collector, err := auditlog.New(ctx, cfg, auditlog.Options{Transport: transport, Storage: client})
-		if err != nil {
-			return err
-		}
-		look = repairWith(collector)
-	}
-	report, err := look(v, ctx)
+	report, err := o.verify(ctx, cfg, log)
 	bar.Clear()
 	if report == nil {
 		return err
@@ -123,7 +108,7 @@ func verifyRange(ctx context.Context, stdout io.Writer, o verifyOptions) error {
 		if !report.Right {
 			level = slog.LevelError
 		}
-		cloudlog.New(os.Stderr).Log(ctx, level, "Verified: "+report.Verdict, "verify", report)
+		log.Log(ctx, level, "Verified: "+report.Verdict, "verify", report)
 	}
 	if err := errors.Join(err, showVerified(stdout, report, o.json)); err != nil || report.Right {
 		return err
@@ -131,15 +116,27 @@ func verifyRange(ctx context.Context, stdout io.Writer, o verifyOptions) error {
 	return errLogged // as the verdict
 }
 
-// repairWith lets a collector add what is missing.
-func repairWith(collector *auditlog.Collector) func(*verify.Verifier, context.Context) (*verify.Report, error) {
-	log := cloudlog.New(os.Stderr)
-	return func(v *verify.Verifier, ctx context.Context) (*verify.Report, error) {
-		return v.Repair(ctx, func(ctx context.Context, snapshot *store.Snapshot, write func(context.Context, *store.Staged) (int, error)) (string, error) {
-			sum, err := collector.Add(ctx, log, snapshot, write)
-			return sum.Object, err
-		})
+// verify checks, and with repair lets a collector add what is missing.
+func (o verifyOptions) verify(ctx context.Context, cfg config.Config, log *slog.Logger) (*verify.Report, error) {
+	client, err := store.NewClient(ctx)
+	if err != nil {
+		return nil, err
 	}
+	transport := openai.NewTransport()
+	api := openai.New(openai.Options{Base: cfg.BaseURL, Key: cfg.AdminKey, Agent: "auditlog/" + auditlog.Version, Transport: transport, Backoff: openai.DefaultBackoff})
+	o.Tenant, o.PageSize, o.Concurrency, o.Overlap = cfg.TenantEvents, cfg.PageSize, cfg.Concurrency, cfg.Overlap
+	v := verify.New(api, store.New(client, store.Options{Layout: cfg.Layout(), Step: cfg.StepTimeout()}), o.Options)
+	if !o.repair {
+		return v.Check(ctx)
+	}
+	collector, err := auditlog.New(ctx, cfg, auditlog.Options{Transport: transport, Storage: client})
+	if err != nil {
+		return nil, err
+	}
+	return v.Repair(ctx, func(ctx context.Context, snapshot *store.Snapshot, write func(context.Context, *store.Staged) (int, error)) (string, error) {
+		sum, err := collector.Add(ctx, log, snapshot, write)
+		return sum.Object, err
+	})
 }
 
 const barSteps = 1000
