@@ -32,7 +32,7 @@ func (r *run) fetch(whole, reading context.Context, p *plan.Plan) (*plan.Plan, *
 	r.patience = (time.Until(end) / 3).Round(time.Millisecond) // one that hangs leaves time for the others
 	r.comparing = min(compareTimeout, r.patience)
 	for {
-		staged := r.store.Stage(whole, r.started)
+		staged := r.stage(whole)
 		err := r.fetchSegments(reading, p, staged)
 		next, note := p.StartOver()
 		if err != nil || next == nil {

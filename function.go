@@ -143,10 +143,11 @@ func (c *Collector) Run(ctx context.Context, log *slog.Logger) (sum Summary, err
 		if err := staged.Close(whole); err != nil {
 			return sum, errors.Join(plan.Failure(), err)
 		}
-		next.Staging = r.staging(staged, snapshot)
+		r.nameStaged(&next, staged, snapshot)
 	}
 	switch err := r.commit(whole, snapshot, next); {
 	case errors.Is(err, store.ErrOvertaken):
+		r.log.Info("Another run got ahead of this one and has collected instead of it")
 		r.discard(whole, staged)
 		return sum, plan.Failure()
 	case err != nil:
@@ -166,6 +167,7 @@ type run struct {
 	collectedTo int64                  // Unix seconds; see state.CollectedTo
 	committed   time.Time              // by the bucket's clock
 	others      []*storage.ObjectAttrs // what is staged, but for what the state names; see sweep
+	number      int64                  // of the object that this run publishes
 	pace        pace
 	patience    time.Duration // the longest that an attempt may take
 	comparing   time.Duration // the longest wait for a comparison; see compareTimeout

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path"
 
 	"example.com/auditlog/internal/audit"
@@ -35,6 +36,7 @@ func (r *run) load(ctx context.Context) (*store.Snapshot, error) {
 		r.log.Warn(snapshot.Note)
 	}
 	r.updateFigures(&snapshot.State)
+	r.number = snapshot.NextNumber()
 	return snapshot, nil
 }
 
@@ -81,6 +83,9 @@ func (r *run) recover(ctx context.Context, snapshot *store.Snapshot) (err error)
 		}
 		if final != "" {
 			r.log.Info("Published what an earlier run had left staged: "+r.store.FeedURL(final), "staged", r.store.StagedURL(staging.Staged))
+			if o := snapshot.State.Objects; o != nil && o.Last == staging.LastObject {
+				o.Last = final
+			}
 			staging.LastObject = final
 		}
 	}
@@ -88,13 +93,21 @@ func (r *run) recover(ctx context.Context, snapshot *store.Snapshot) (err error)
 	return nil
 }
 
-func (r *run) staging(o *store.Staged, snapshot *store.Snapshot) state.Staging {
-	return state.Staging{
+func (r *run) stage(ctx context.Context) *store.Staged {
+	staged := r.store.Stage(ctx, r.started)
+	staged.Number = r.number
+	return staged
+}
+
+// nameStaged lets the next state name the staged object, and count it.
+func (r *run) nameStaged(next *state.State, o *store.Staged, snapshot *store.Snapshot) {
+	next.Staging = state.Staging{
 		LastObject:       r.store.Final(snapshot.State.LastObject, r.started),
 		Staged:           o.Name,
 		StagedGeneration: o.Generation,
 		StagedBucket:     r.store.StateBucket,
 	}
+	next.Objects = snapshot.State.CountObject(next.LastObject, snapshot.Written)
 }
 
 // commit replaces the state: from then on, what was read counts as collected.
@@ -117,10 +130,40 @@ func (r *run) warnFilterChanged(from, to audit.Filter) {
 	r.log.Warn(fmt.Sprintf("The filters have changed: what they leave out, before and from now on, is not collected by itself; auditlog backfill collects it (docs/settings.md, Filters). They were: %s; they are: %s", from, to))
 }
 
-// discard ends a run that another run has overtaken. Its staged object can never be committed: the
+// Add publishes records beside those of runs, as one object, through the steps of a run. write writes them, and
+// returns how many. Add commits against the state that was loaded as snapshot: where a run has replaced it, the
+// error is store.ErrOvertaken, and nothing is published.
+func (c *Collector) Add(ctx context.Context, log *slog.Logger, snapshot *store.Snapshot, write func(context.Context, *store.Staged) (int, error)) (sum Summary, err error) {
+	r := c.newRun(log)
+	whole, reading, cancel := c.deadlines(ctx, r.started)
+	defer cancel()
+	if err := r.recover(whole, snapshot); err != nil {
+		return sum, err
+	}
+	r.number = snapshot.NextNumber()
+	staged := r.stage(whole)
+	defer staged.Abort()
+	if r.sum.Records, err = write(reading, staged); err != nil || staged.Empty() {
+		return sum, err
+	}
+	if err := staged.Close(whole); err != nil {
+		return sum, err
+	}
+	next := snapshot.State
+	r.nameStaged(&next, staged, snapshot)
+	if err := r.commit(whole, snapshot, next); err != nil {
+		if errors.Is(err, store.ErrOvertaken) {
+			r.discard(whole, staged)
+		}
+		return sum, err
+	}
+	err = r.publish(whole, next)
+	return r.sum, err
+}
+
+// discard removes the staged object of a run that another run has overtaken. It can never be committed: the
 // state that it would replace is gone.
 func (r *run) discard(ctx context.Context, o *store.Staged) {
-	r.log.Info("Another run got ahead of this one and has collected instead of it")
 	if o.Empty() {
 		return
 	}

@@ -63,7 +63,7 @@ command runs the same code by hand.
 		begun = true
 		return nil
 	}
-	root.AddCommand(demoCommand(), sandboxCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), udmCommand(), versionCommand(), settingsTopic())
+	root.AddCommand(demoCommand(), sandboxCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), verifyCommand(), udmCommand(), versionCommand(), settingsTopic())
 	for _, c := range root.Commands() {
 		c.Long = cmp.Or(c.Long, c.Short) + "\n\n" + seeExit
 	}
@@ -122,6 +122,7 @@ What counts as failure:
   backfill  the range is not collected, or not known to be; with --detach, not in the backlog
   check     a check has failed, or was interrupted; with --strict also a warning
   status    the verdict is NOT OK, or something could not be read; the rest is shown
+  verify    not all that was asked for is checked and right
   udm       not all was read and mapped
   serve     the server could not start, or has stopped
 

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"errors"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -58,4 +59,14 @@ func (r *LineReader) Read(line []byte) (l Line) {
 		}
 	}
 	return l
+}
+
+// DecodeLine decodes a whole line of a collected object. Raw has its bytes.
+func DecodeLine(line []byte) (Record, error) {
+	d := newPageDecoder(line)
+	r, err := d.record()
+	if err == nil && len(bytes.TrimSpace(line[d.dec.InputOffset():])) > 0 {
+		err = errors.New("something follows the record")
+	}
+	return r, err
 }

@@ -18,12 +18,7 @@ var ErrCutBody = errors.New("answer was cut off")
 // DecodePage decodes an answer to q in one pass and checks it completely: a page without an error
 // can be relied on. For an answer that ends too early the error is ErrCutBody.
 func DecodePage(body []byte, q Request) (Page, error) {
-	d := &pageDecoder{
-		body: body,
-		// Duplicate names and invalid UTF-8 are the API's business: the record's bytes stay as they are.
-		dec: jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)),
-	}
-	p, err := d.page(q)
+	p, err := newPageDecoder(body).page(q)
 	if err != nil {
 		var syntax *jsontext.SyntacticError
 		switch {
@@ -40,6 +35,14 @@ func DecodePage(body []byte, q Request) (Page, error) {
 type pageDecoder struct {
 	body []byte
 	dec  *jsontext.Decoder
+}
+
+func newPageDecoder(body []byte) *pageDecoder {
+	return &pageDecoder{
+		body: body,
+		// Duplicate names and invalid UTF-8 are the API's business: the record's bytes stay as they are.
+		dec: jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)),
+	}
 }
 
 func (d *pageDecoder) page(q Request) (Page, error) {

@@ -16,7 +16,7 @@ import (
 
 // knownKeys are the keys of this release, at any level.
 var knownKeys = strings.Fields(`last_effective_at last_run high backlog gte lte after after_at top top_id unordered backfill filter covered
-	recent_ids recent recent_since tenant unread apart last_object staged staged_generation staged_bucket organization last_backfill version`)
+	recent_ids recent recent_since tenant unread apart last_object staged staged_generation staged_bucket organization objects count last since last_backfill version`)
 
 // FuzzDecodeState: any bytes are an error, or a state that a run can go on
 // from: it comes back as it was from being stored, and an edited watermark gives
@@ -36,6 +36,7 @@ func FuzzDecodeState(f *testing.F) {
 		`{"last_effective_at":90,"high":90,"filter":"event_types%5B%5D=a","tenant":{"last_effective_at":10,"high":60,"backlog":[{"gte":10,"lte":60,"filter":"project_ids%5B%5D=p"}]},"last_backfill":"b"}`,
 		`{"last_effective_at":90,"high":90,"covered":[{"gte":60,"lte":90,"filter":"event_types%5B%5D=a"},{"gte":10,"lte":20}],"tenant":{"last_effective_at":90,"high":90,"covered":[{"gte":30,"lte":90}]}}`,
 		`{"last_effective_at":90,"high":90,"version":1,"later":{"a":[1.50]},"backlog":[{"gte":10,"lte":60,"latest":"x"}],"tenant":{"last_effective_at":90,"high":90,"newer":null}}`,
+		`{"last_effective_at":90,"high":90,"last_object":"p/a","objects":{"count":3,"last":"p/a","since":20}}`,
 		`{"last_effective_at":10,"high":90,"backlog":[{"gte":10,"lte":60,"backfill":{"gte":5,"lte":60}}]}`,
 		`{"last_effective_at":-1}`,
 		`[]`,

@@ -35,8 +35,32 @@ type State struct {
 	// Organization is the records' organization, as the API names it.
 	Organization string `json:"organization,omitempty"`
 
+	// Objects counts what has been published, to show what the feed has deleted; nil: no run has counted.
+	Objects *Objects `json:"objects,omitempty"`
+
 	// LastBackfill is an id of the last backfill that was added to a backlog.
 	LastBackfill string `json:"last_backfill,omitempty"`
+}
+
+// Objects counts the objects that commits have made part of the feed.
+type Objects struct {
+	Count int64 `json:"count"` // the number of the last one
+	// Last is its name. Where last_object is another, an older release has published since then.
+	Last string `json:"last"`
+	// Since is when counting began, Unix seconds: older records may be in objects that are not counted.
+	Since int64 `json:"since,omitempty"`
+}
+
+// CountObject returns the count with one object more, of this name. It begins anew where some were not
+// counted; written is when s was.
+func (s *State) CountObject(name string, written time.Time) *Objects {
+	next := Objects{Since: max(0, written.Unix()+1)}
+	if s.Objects != nil && s.Objects.Last == s.LastObject {
+		next = *s.Objects
+	}
+	next.Count++
+	next.Last = name
+	return &next
 }
 
 // Staging names the object that a commit makes part of the feed.
@@ -334,14 +358,15 @@ func Decode(data []byte, now time.Time) (s State, note string, err error) {
 		storedStream
 		Tenant *storedTenant `json:"tenant"`
 		Staging
-		Organization string `json:"organization"`
-		LastBackfill string `json:"last_backfill"`
-		Version      any    `json:"version"`
+		Organization string   `json:"organization"`
+		Objects      *Objects `json:"objects"`
+		LastBackfill string   `json:"last_backfill"`
+		Version      any      `json:"version"`
 	}
 	if stored.Unknown, err = unmarshal(data, &stored); err != nil {
 		return State{}, "", err
 	}
-	s = State{Staging: stored.Staging, Organization: stored.Organization, LastBackfill: stored.LastBackfill}
+	s = State{Staging: stored.Staging, Organization: stored.Organization, Objects: stored.Objects, LastBackfill: stored.LastBackfill}
 	if s.Stream, note, err = stored.storedStream.read(now); err != nil {
 		return State{}, "", err
 	}
@@ -356,6 +381,9 @@ func Decode(data []byte, now time.Time) (s State, note string, err error) {
 	}
 	if s.StagedGeneration < 0 {
 		return State{}, "", fmt.Errorf(`"staged_generation" is %d: remove it`, s.StagedGeneration)
+	}
+	if s.Objects != nil && s.Objects.Count < 0 {
+		return State{}, "", fmt.Errorf(`"objects" has %d: remove it`, s.Objects.Count)
 	}
 	return s, note, nil
 }

@@ -477,3 +477,23 @@ func TestStaging(t *testing.T) {
 		t.Errorf("published differs (-want +got):\n%s", diff)
 	}
 }
+
+// TestCountObject: objects are counted from the first on, and anew where some were not.
+func TestCountObject(t *testing.T) {
+	written := time.Unix(100, 0)
+	var s State
+	s.Objects, s.LastObject = s.CountObject("p/a", time.Time{}), "p/a"
+	if diff := cmp.Diff(&Objects{Count: 1, Last: "p/a"}, s.Objects); diff != "" {
+		t.Errorf("of a first run (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(&Objects{Count: 2, Last: "p/b"}, s.CountObject("p/b", written)); diff != "" || s.Objects.Count != 1 {
+		t.Errorf("of a second one (-want +got):\n%s", diff)
+	}
+	s.LastObject = "p/b" // by a release that does not count
+	if diff := cmp.Diff(&Objects{Count: 1, Last: "p/c", Since: 101}, s.CountObject("p/c", written)); diff != "" {
+		t.Errorf("after an older release (-want +got):\n%s", diff)
+	}
+	if _, _, err := Decode([]byte(`{"last_effective_at":90,"objects":{"count":-1}}`), time.Unix(100, 0)); err == nil {
+		t.Error("a negative count is taken")
+	}
+}

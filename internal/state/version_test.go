@@ -17,7 +17,7 @@ import (
 // all that it says.
 func TestFormats(t *testing.T) {
 	files, err := filepath.Glob("testdata/formats/*.json")
-	if err != nil || len(files) != 10 {
+	if err != nil || len(files) != 11 {
 		t.Fatalf("%v %v", files, err)
 	}
 	for _, file := range files {

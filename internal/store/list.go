@@ -9,6 +9,7 @@ import (
 	"io"
 	"iter"
 	"net/http"
+	"strconv"
 	"time"
 
 	"cloud.google.com/go/storage"
@@ -78,15 +79,21 @@ type Object struct {
 	Size    int64 // bytes
 	// Collected is set if a run gives such a name. The feed reads the others, too.
 	Collected bool
+	Number    int64 // of the objects published, 0: unknown; see state.Objects
 
 	generation int64
+}
+
+// Same reports whether both are the same bytes under the same name.
+func (o Object) Same(other Object) bool {
+	return o.Name == other.Name && o.generation == other.generation
 }
 
 // Objects lists the objects under the feed prefix, by name. The error is the storage client's.
 func (s *Store) Objects(ctx context.Context) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
 		query := &storage.Query{Prefix: s.FeedFolder(), Projection: storage.ProjectionNoACL}
-		if err := query.SetAttrSelection([]string{"Name", "Created", "Updated", "Size", "Generation"}); err != nil {
+		if err := query.SetAttrSelection([]string{"Name", "Created", "Updated", "Size", "Generation", "Metadata"}); err != nil {
 			yield(Object{}, err)
 			return
 		}
@@ -101,11 +108,17 @@ func (s *Store) Objects(ctx context.Context) iter.Seq2[Object, error] {
 				return
 			}
 			name := attrs.Name[len(s.FeedFolder()):]
-			if !yield(Object{name, attrs.Created, attrs.Updated, attrs.Size, names.IsFinal(name), attrs.Generation}, nil) {
+			number, _ := strconv.ParseInt(attrs.Metadata[numberKey], 10, 64)
+			if !yield(Object{name, attrs.Created, attrs.Updated, attrs.Size, names.IsFinal(name), number, attrs.Generation}, nil) {
 				return
 			}
 		}
 	}
+}
+
+// Open reads an object's bytes, as they were when it was listed. The error is the storage client's.
+func (s *Store) Open(ctx context.Context, o Object) (io.ReadCloser, error) {
+	return s.Feed.Object(s.FeedFolder() + o.Name).Generation(o.generation).NewReader(ctx)
 }
 
 // maxLineHead is how much of a line is held in memory: time and type come before that in almost
@@ -120,7 +133,7 @@ func (s *Store) Lines(ctx context.Context, o Object) iter.Seq2[audit.Line, error
 		fail := func(err error) {
 			yield(audit.Line{}, fmt.Errorf("reading %s: %w", s.FeedURL(name), ReadHint(err, s.Bucket)))
 		}
-		r, err := s.Feed.Object(name).Generation(o.generation).NewReader(ctx)
+		r, err := s.Open(ctx, o)
 		if err != nil {
 			fail(err)
 			return

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,12 +20,15 @@ const (
 	chunkSize  = 1 << 20
 	stagedType = "application/x-ndjson"
 	sweepAge   = 24 * time.Hour
+	// numberKey is the metadata that has an object's number: gaps show what the feed has deleted.
+	numberKey = "auditlog-number"
 )
 
 // Staged is the object that a run writes records to: outside the feed prefix, under a name that no other
 // attempt has. Up to a chunk of records is one upload, when it is closed; a run without news makes no object.
 type Staged struct {
 	Name       string
+	Number     int64 // of the objects published; see state.Objects
 	Size       int64 // bytes written so far
 	Generation int64 // once it is closed
 
@@ -81,7 +85,7 @@ func (o *Staged) begin(attempt context.Context) error {
 	ctx, cancel := context.WithCancel(o.ctx)
 	inTime := context.AfterFunc(attempt, cancel)
 	o.w = o.conditional().NewWriter(ctx)
-	o.w.ContentType = stagedType
+	o.w.ContentType, o.w.Metadata = stagedType, o.metadata()
 	o.w.ChunkSize = chunkSize
 	o.w.ChunkTransferTimeout = o.store.Step / 4
 	o.w.ChunkRetryDeadline = time.Minute
@@ -95,6 +99,10 @@ func (o *Staged) begin(attempt context.Context) error {
 // conditional is the object for a write. The condition makes it idempotent, so that it is sent again.
 func (o *Staged) conditional() *storage.ObjectHandle {
 	return o.object.If(storage.Conditions{DoesNotExist: true}).Retryer(resend)
+}
+
+func (o *Staged) metadata() map[string]string {
+	return map[string]string{numberKey: strconv.FormatInt(o.Number, 10)}
 }
 
 func (o *Staged) failed(err error) error {
@@ -125,7 +133,7 @@ func (o *Staged) Close(ctx context.Context) error {
 
 func (o *Staged) end(ctx context.Context) (*storage.ObjectAttrs, error) {
 	if o.w == nil {
-		return o.store.Put(o.ctx, o.conditional(), stagedType, o.buf)
+		return o.store.put(o.ctx, o.conditional(), stagedType, o.metadata(), o.buf)
 	}
 	step, cancel := context.WithTimeout(ctx, o.store.Step)
 	defer cancel()

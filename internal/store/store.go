@@ -101,6 +101,9 @@ type Snapshot struct {
 // First reports whether there is no state yet.
 func (s *Snapshot) First() bool { return s.generation == 0 }
 
+// NextNumber is the number of the object that the next commit names.
+func (s *Snapshot) NextNumber() int64 { return s.State.CountObject("", s.Written).Count }
+
 // Damaged is a state object that this release cannot continue from. Its text continues "state … is".
 type Damaged struct{ Err error }
 
@@ -222,10 +225,14 @@ var resend = storage.WithErrorFunc(storage.ShouldRetry)
 
 // Put writes an object in one request, on the condition of the handle. After an error it may still
 // have been written.
-func (s *Store) Put(ctx context.Context, object *storage.ObjectHandle, contentType string, data []byte) (attrs *storage.ObjectAttrs, err error) {
+func (s *Store) Put(ctx context.Context, object *storage.ObjectHandle, contentType string, data []byte) (*storage.ObjectAttrs, error) {
+	return s.put(ctx, object, contentType, nil, data)
+}
+
+func (s *Store) put(ctx context.Context, object *storage.ObjectHandle, contentType string, metadata map[string]string, data []byte) (attrs *storage.ObjectAttrs, err error) {
 	err = s.try(ctx, func(ctx context.Context) error {
 		w := object.Retryer(resend).NewWriter(ctx)
-		w.ContentType = contentType
+		w.ContentType, w.Metadata = contentType, metadata
 		w.ChunkSize = max(256<<10, len(data)+1) // one request
 		w.CRC32C, w.SendCRC32C = checksum(data), true
 		_, err := w.Write(data)
