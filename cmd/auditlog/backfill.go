@@ -40,10 +40,7 @@ later backfill asks for them.
 
 Ctrl-C ends the reading: what has been read is committed, and the scheduled runs
 collect the rest. OpenAI keeps audit logs for a limited time: the last line says
-how far back the API has answered.
-
-Exit status: 0 when the range is collected, with --detach in the backlog, or with
---dry-run could be; 1 when not, or not known to be.`,
+how far back the API has answered.`,
 		Example: `  auditlog backfill --from 30d --dry-run
   auditlog backfill --from 30d
   auditlog backfill --from 2026-10-01 --to 2026-10-31 --detach`,

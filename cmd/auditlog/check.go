@@ -176,12 +176,9 @@ func (s style) lines(f checkup.Finding) string {
 	return text
 }
 
-// wrapped breaks text into lines, all but the first under a margin.
+// wrapped breaks text that stands behind a margin.
 func (s style) wrapped(text string, margin int) string {
-	if s.width == 0 {
-		return text + "\n"
-	}
-	return strings.Join(audit.Wrap(text, max(10, s.width-margin)), "\n"+strings.Repeat(" ", margin)) + "\n"
+	return audit.Wrap(strings.Repeat(" ", margin)+text, s.width, margin)[margin:] + "\n"
 }
 
 // results is the width of the column of results.

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -39,7 +40,7 @@ Google SecOps feed reads: none lost, none repeated, none changed, whatever
 fails. In production it is a function that a Pub/Sub topic triggers; this
 command runs the same code by hand.
 
-"auditlog help exit" has the exit statuses.`,
+` + seeExit,
 		Example: `  # See it at work, with nothing but this binary:
   auditlog demo
 
@@ -62,7 +63,11 @@ command runs the same code by hand.
 		begun = true
 		return nil
 	}
-	root.AddCommand(demoCommand(), sandboxCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), verifyCommand(), udmCommand(), versionCommand(), settingsTopic(), exitTopic())
+	root.AddCommand(demoCommand(), sandboxCommand(), runCommand(), serveCommand(), checkCommand(), statusCommand(), backfillCommand(), verifyCommand(), udmCommand(), versionCommand(), settingsTopic())
+	for _, c := range root.Commands() {
+		c.Long = cmp.Or(c.Long, c.Short) + "\n\n" + seeExit
+	}
+	root.AddCommand(exitTopic())
 	wrapHelp(root, os.Stdout)
 
 	err := root.Execute()
@@ -97,6 +102,8 @@ func loadConfig(environment map[string]string) (config.Config, error) {
 	return cfg, err
 }
 
+const seeExit = `"auditlog help exit" has the exit statuses.`
+
 // exitTopic explains the exit statuses.
 func exitTopic() *cobra.Command {
 	return &cobra.Command{
@@ -112,7 +119,7 @@ What counts as failure:
 
   demo      a record is missing, repeated or changed
   run       the run has not got everything. MAX_RECORDS of it is success
-  backfill  the range is not collected; with --detach, not in the backlog
+  backfill  the range is not collected, or not known to be; with --detach, not in the backlog
   check     a check has failed, or was interrupted; with --strict also a warning
   status    the verdict is NOT OK, or something could not be read; the rest is shown
   verify    not all that was asked for is checked and right

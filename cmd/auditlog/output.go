@@ -70,10 +70,8 @@ func wrappedLine(line string, width int) string {
 	if i := strings.LastIndex(line, "  "); i >= 0 {
 		margin = i + 2
 	}
-	head, rest := line[:margin], line[margin:]
-	if margin > width/2 {
-		margin = 6
-		head = strings.TrimRight(head, " ") + "\n" + strings.Repeat(" ", margin)
+	if margin <= width/2 {
+		return audit.Wrap(line, width, margin)
 	}
-	return head + strings.Join(audit.Wrap(rest, width-margin), "\n"+strings.Repeat(" ", margin))
+	return strings.TrimRight(line[:margin], " ") + "\n" + audit.Wrap("      "+line[margin:], width, 6)
 }

@@ -39,9 +39,7 @@ and "watermark_time". A failed run prints them, too.
 
 SIGINT (Ctrl-C) or SIGTERM ends the reading: what has been read is committed, the
 rest is left to the next run, and the exit status is 1. A second signal ends the
-process at once; even so nothing is lost.
-
-Exit status: 0 when the run got everything, or MAX_RECORDS of it; 1 when not.`,
+process at once; even so nothing is lost.`,
 		Example: `  GCS_BUCKET=my-bucket OPENAI_ADMIN_KEY=sk-admin-... auditlog run`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

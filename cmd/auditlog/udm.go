@@ -47,9 +47,7 @@ the table is among them where its value is of no use there, such as a latitude
 that is no number. With --json the list is one JSON object.
 
 Lines that are not JSON objects are reported on standard error, the first ten of them,
-and left out.
-
-Exit status: 0 if all was read and mapped, 1 if not.`,
+and left out.`,
 		Example: `  auditlog udm openai_auditlog_20260213_110000.ndjson
   auditlog udm gs://my-bucket/openai-auditlog/ | jq -r .metadata.event_type | sort | uniq -c
   auditlog udm --fields 'gs://my-bucket/openai-auditlog/openai_auditlog_202602*'`,

@@ -48,17 +48,24 @@ func Count(n int, noun string) string {
 	return Number(n) + " " + noun
 }
 
-// Wrap breaks text into lines of at most this width, except for longer words; with 0 it does not.
-func Wrap(text string, width int) (lines []string) {
-	for _, word := range strings.Split(text, " ") {
-		last := len(lines) - 1
-		if last >= 0 && (width <= 0 || utf8.RuneCountInString(lines[last])+1+utf8.RuneCountInString(word) <= width) {
-			lines[last] += " " + word
-		} else {
-			lines = append(lines, word)
-		}
+// Wrap breaks a line between words where it is longer than width, if that is not 0. The lines that
+// follow are indented. A longer word stays whole, so that names and URLs can be copied.
+func Wrap(line string, width, indent int) string {
+	if width == 0 || utf8.RuneCountInString(line) <= width {
+		return line
 	}
-	return lines
+	var b strings.Builder
+	column := 0
+	for i, word := range strings.SplitAfter(line, " ") {
+		size := utf8.RuneCountInString(strings.TrimRight(word, " "))
+		if i > 0 && column > indent && column+size > width {
+			b.WriteString("\n" + strings.Repeat(" ", indent))
+			column = indent
+		}
+		b.WriteString(word)
+		column += utf8.RuneCountInString(word)
+	}
+	return strings.ReplaceAll(b.String(), " \n", "\n")
 }
 
 // WholeNumber reads a JSON number without a fraction, in any notation.

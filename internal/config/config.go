@@ -42,7 +42,7 @@ type Config struct {
 	PageSize    int        `env:"PAGE_SIZE" envDefault:"100" help:"records per request, 1 to 100"`
 	Concurrency int        `env:"FETCH_CONCURRENCY" envDefault:"4" help:"maximum number of parallel API requests, 1 to 32"`
 	Lookback    int64      `env:"LOOKBACK_HOURS" envDefault:"24" help:"hours that the first run reads back"`
-	Overlap     int64      `env:"OVERLAP_SECONDS" envDefault:"120" help:"seconds before the watermark that each run reads again, to catch late records"`
+	Overlap     int64      `env:"OVERLAP_SECONDS" envDefault:"120" help:"seconds before the end of what is collected that each run reads again, to catch late records"`
 	BaseURL     string     `env:"OPENAI_BASE_URL" envDefault:"https://api.openai.com/v1" help:"API base URL: a regional host or a proxy"`
 	Interval    int64      `env:"INTERVAL_MINUTES" envDefault:"60" help:"minutes between two runs; check reports a state that is older"`
 	RunTimeout  int64      `env:"RUN_TIMEOUT_SECONDS" envDefault:"480" help:"deadline of a run in seconds; keep it below the service's request timeout"`

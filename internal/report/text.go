@@ -71,10 +71,9 @@ const labels = 11
 
 // wrapped writes text in as many lines as it takes, under margin, the label or as many spaces.
 func (p *printer) wrapped(margin, code, text string) {
-	indent := utf8.RuneCountInString(margin)
-	for _, line := range audit.Wrap(text, max(0, p.width-indent)) {
-		p.printf("%s%s\n", p.paint(bold, margin), p.paint(code, line))
-		margin = strings.Repeat(" ", indent)
+	for line := range strings.SplitSeq(audit.Wrap(margin+text, p.width, len(margin)), "\n") {
+		p.printf("%s%s\n", p.paint(bold, margin), p.paint(code, line[len(margin):]))
+		margin = strings.Repeat(" ", len(margin))
 	}
 }
 
