@@ -213,8 +213,9 @@ func TestRepairRefuses(t *testing.T) {
 		before, meanwhile func(h *simulation)
 		want              string
 	}{
-		"deleted": {before: remove, want: "the feed has deleted objects of the range"},
-		"edited":  {before: func(h *simulation) { h.SetWatermark(h.Stored().High - 10) }, want: "set by hand"},
+		"deleted":          {before: remove, want: "the feed has deleted objects of the range"},
+		"edited":           {before: func(h *simulation) { h.SetWatermark(h.Stored().High - 10) }, want: "set by hand"},
+		"edited meanwhile": {meanwhile: func(h *simulation) { h.SetWatermark(h.Stored().High - 10) }, want: "set by hand"},
 		"deleted meanwhile": {meanwhile: func(h *simulation) {
 			h.Add(3, 10, 10)
 			h.MustRun()

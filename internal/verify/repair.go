@@ -30,14 +30,14 @@ func (v *Verifier) Repair(ctx context.Context, add Add) (*Report, error) {
 }
 
 func (c *check) repair(ctx context.Context, add Add) error {
-	switch {
-	case c.report.NotCheckable.Count > 0:
+	if c.report.NotCheckable.Count > 0 {
 		return errors.New("nothing is repaired: the feed has deleted objects of the range, and what they held would be written again; choose a range that can be checked")
-	case c.snapshot.Note != "":
-		return fmt.Errorf("nothing is repaired: %s; check again after the next run", c.snapshot.Note)
 	}
 	repaired := &Repaired{}
 	for range 5 {
+		if note := c.snapshot.Note; note != "" { // a run must follow the edit first
+			return fmt.Errorf("nothing is repaired: %s; check again after the next run", note)
+		}
 		object, err := add(ctx, c.snapshot, func(ctx context.Context, staged *store.Staged) (int, error) {
 			n, err := c.write(ctx, staged)
 			repaired.Records = n

@@ -916,8 +916,8 @@ var mutations = []mutation{
 	{
 		name: "repair: write what was in an object that the feed has deleted",
 		file: "internal/verify/repair.go",
-		old:  "case c.report.NotCheckable.Count > 0:",
-		new:  "case false:",
+		old:  "if c.report.NotCheckable.Count > 0 {",
+		new:  "if false {",
 		in:   "internal/proof",
 		test: "TestRepairRefuses",
 	},
