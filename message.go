@@ -216,3 +216,34 @@ func (c *Collector) backfillAsked(ctx context.Context, log *slog.Logger, want st
 	}
 	return err
 }
+
+// Add publishes records beside those of runs, as one object, through the steps of a run. write writes them, and
+// returns how many. Add commits against the state that was loaded as snapshot: where a run has replaced it, the
+// error is store.ErrOvertaken, and nothing is published.
+func (c *Collector) Add(ctx context.Context, log *slog.Logger, snapshot *store.Snapshot, write func(context.Context, *store.Staged) (int, error)) (sum Summary, err error) {
+	r := c.newRun(log)
+	whole, reading, cancel := c.deadlines(ctx, r.started)
+	defer cancel()
+	if err := r.recover(whole, snapshot); err != nil {
+		return sum, err
+	}
+	r.number = snapshot.NextNumber()
+	staged := r.stage(whole)
+	defer staged.Abort()
+	if r.sum.Records, err = write(reading, staged); err != nil || staged.Empty() {
+		return sum, err
+	}
+	if err := staged.Close(whole); err != nil {
+		return sum, err
+	}
+	next := snapshot.State
+	r.nameStaged(&next, staged, snapshot)
+	if err := r.commit(whole, snapshot, next); err != nil {
+		if errors.Is(err, store.ErrOvertaken) {
+			r.discard(whole, staged)
+		}
+		return sum, err
+	}
+	err = r.publish(whole, next)
+	return r.sum, err
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"path"
 
 	"example.com/auditlog/internal/audit"
@@ -128,37 +127,6 @@ func (r *run) commit(ctx context.Context, old *store.Snapshot, next state.State)
 
 func (r *run) warnFilterChanged(from, to audit.Filter) {
 	r.log.Warn(fmt.Sprintf("The filters have changed: what they leave out, before and from now on, is not collected by itself; auditlog backfill collects it (docs/settings.md, Filters). They were: %s; they are: %s", from, to))
-}
-
-// Add publishes records beside those of runs, as one object, through the steps of a run. write writes them, and
-// returns how many. Add commits against the state that was loaded as snapshot: where a run has replaced it, the
-// error is store.ErrOvertaken, and nothing is published.
-func (c *Collector) Add(ctx context.Context, log *slog.Logger, snapshot *store.Snapshot, write func(context.Context, *store.Staged) (int, error)) (sum Summary, err error) {
-	r := c.newRun(log)
-	whole, reading, cancel := c.deadlines(ctx, r.started)
-	defer cancel()
-	if err := r.recover(whole, snapshot); err != nil {
-		return sum, err
-	}
-	r.number = snapshot.NextNumber()
-	staged := r.stage(whole)
-	defer staged.Abort()
-	if r.sum.Records, err = write(reading, staged); err != nil || staged.Empty() {
-		return sum, err
-	}
-	if err := staged.Close(whole); err != nil {
-		return sum, err
-	}
-	next := snapshot.State
-	r.nameStaged(&next, staged, snapshot)
-	if err := r.commit(whole, snapshot, next); err != nil {
-		if errors.Is(err, store.ErrOvertaken) {
-			r.discard(whole, staged)
-		}
-		return sum, err
-	}
-	err = r.publish(whole, next)
-	return r.sum, err
 }
 
 // discard removes the staged object of a run that another run has overtaken. It can never be committed: the

@@ -891,7 +891,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "repair: commit against a state that was not checked",
-		file: "state.go",
+		file: "message.go",
 		old:  "if err := r.commit(whole, snapshot, next); err != nil {",
 		new:  "if snapshot, err = c.loadState(whole); err != nil {\n\t\treturn sum, err\n\t}\n\tif err := r.commit(whole, snapshot, next); err != nil {",
 		in:   "internal/proof",
