@@ -879,7 +879,7 @@ func TestBadRecord(t *testing.T) {
 					if err == nil || !strings.Contains(err.Error(), "the API cannot serve 2 ranges, set aside while the rest is read: ") {
 						t.Errorf("%d: error %v", status, err)
 					}
-					if sum.SetAside != 2 || sum.OpenWindows != 0 || sum.Lag > 120 {
+					if sum.SetAside != 2 || sum.OpenWindows != 0 || sum.Lag > 300 {
 						t.Errorf("%d: %+v", status, sum)
 					}
 					time.Sleep(time.Hour)
