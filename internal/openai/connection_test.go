@@ -8,51 +8,19 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"example.com/auditlog/internal/sim/fault"
 )
-
-// pipes is a listener whose connections are in memory.
-type pipes struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
-func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 443} }
-
-// mortal is a connection that dies without a word: what is written to it from then
-// on goes nowhere, and nobody is told.
-type mortal struct {
-	net.Conn
-	dead *atomic.Bool
-}
-
-func (c mortal) Write(b []byte) (int, error) {
-	if c.dead.Load() {
-		return len(b), nil
-	}
-	return c.Conn.Write(b)
-}
 
 // TestDeadConnection: an HTTP/2 connection that has died without a word is given up
 // within a few pings, and not used for one attempt after the other.
 func TestDeadConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		listener := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+		listener := fault.NewPipes("example.com:443")
 		var versions atomic.Int32
 		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			versions.Store(int32(r.ProtoMajor))
@@ -69,13 +37,12 @@ func TestDeadConnection(t *testing.T) {
 		defer transport.CloseIdleConnections()
 		transport.Proxy = nil
 		transport.TLSClientConfig = &tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, ServerName: "example.com"}
-		transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
-			client, served := net.Pipe()
-			listener.conns <- served
-			if dialed++; dialed == 1 {
-				return mortal{client, &dead}, nil
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			client, err := listener.Dial(ctx)
+			if dialed++; err == nil && dialed == 1 {
+				client = fault.Mortal{Conn: client, Dead: &dead}
 			}
-			return client, nil
+			return client, err
 		}
 		c := New(Options{Base: "https://example.com/v1", Key: testKey, Transport: transport, Backoff: DefaultBackoff})
 		read := func() time.Duration {

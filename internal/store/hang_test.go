@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -89,26 +88,12 @@ func TestHangs(t *testing.T) {
 	}
 }
 
-// mortal is a connection that dies without a word: what is written to it from then on
-// goes nowhere, and nobody is told.
-type mortal struct {
-	net.Conn
-	dead *atomic.Bool
-}
-
-func (c mortal) Write(b []byte) (int, error) {
-	if c.dead.Load() {
-		return len(b), nil
-	}
-	return c.Conn.Write(b)
-}
-
 // TestDeadConnection: an HTTP/2 connection that has died without a word is replaced within
 // one step.
 func TestDeadConnection(t *testing.T) {
 	inBubble(t, "logs", func(t *testing.T, x *fixture) {
 		x.write(stateKey, encoded(t, stateOf(10)))
-		served := newPipes()
+		served := fault.NewPipes("example.com:443")
 		server := httptest.NewUnstartedServer(x.faults)
 		server.Listener.Close()
 		server.Listener, server.EnableHTTP2 = served, true
@@ -121,13 +106,12 @@ func TestDeadConnection(t *testing.T) {
 		transport := production.Clone()
 		transport.Proxy = nil
 		transport.TLSClientConfig = &tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, ServerName: "example.com"}
-		transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
-			client, server := net.Pipe()
-			served.conns <- server
-			if dialed++; dialed == 1 {
-				return mortal{client, &dead}, nil
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			client, err := served.Dial(ctx)
+			if dialed++; err == nil && dialed == 1 {
+				client = fault.Mortal{Conn: client, Dead: &dead}
 			}
-			return client, nil
+			return client, err
 		}
 		http.DefaultTransport = transport
 		client, err := NewClient(t.Context(), option.WithEndpoint("https://example.com/storage/v1/"), option.WithoutAuthentication())
@@ -152,24 +136,3 @@ func TestDeadConnection(t *testing.T) {
 		}
 	})
 }
-
-// pipes is a listener whose connections are in memory.
-type pipes struct {
-	conns chan net.Conn
-	end   func()
-}
-
-func newPipes() pipes {
-	conns := make(chan net.Conn)
-	return pipes{conns, sync.OnceFunc(func() { close(conns) })}
-}
-
-func (p pipes) Accept() (net.Conn, error) {
-	if c, ok := <-p.conns; ok {
-		return c, nil
-	}
-	return nil, net.ErrClosed
-}
-
-func (p pipes) Close() error { p.end(); return nil }
-func (pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 443} }

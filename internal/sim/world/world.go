@@ -81,14 +81,14 @@ func New(o Options) (*World, error) {
 
 	var apiListener, bucketListener net.Listener
 	if o.InMemory {
-		a, b := newListener(apiHost), newListener(bucketHost)
+		a, b := fault.NewPipes(apiHost), fault.NewPipes(bucketHost)
 		apiListener, bucketListener = a, b
 		w.transport = &http.Transport{DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			switch strings.TrimSuffix(addr, ":80") {
 			case apiHost:
-				return a.dial(ctx)
+				return a.Dial(ctx)
 			case bucketHost:
-				return b.dial(ctx)
+				return b.Dial(ctx)
 			}
 			return nil, fmt.Errorf("dialing %s: no such host in this world", addr)
 		}}
@@ -183,51 +183,3 @@ func (w *World) Settings() map[string]string {
 	}
 	return settings
 }
-
-// listener accepts connections made of pipes.
-type listener struct {
-	host   string
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func newListener(host string) *listener {
-	return &listener{host: host, conns: make(chan net.Conn), closed: make(chan struct{})}
-}
-
-func (l *listener) dial(ctx context.Context) (net.Conn, error) {
-	client, server := net.Pipe()
-	select {
-	case l.conns <- server:
-		return client, nil
-	case <-l.closed:
-		return nil, fmt.Errorf("dialing %s: %w", l.host, net.ErrClosed)
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// Accept implements net.Listener.
-func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case <-l.closed:
-		return nil, net.ErrClosed
-	case c := <-l.conns:
-		return c, nil
-	}
-}
-
-// Close implements net.Listener.
-func (l *listener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-// Addr implements net.Listener.
-func (l *listener) Addr() net.Addr { return addr(l.host) }
-
-type addr string
-
-func (addr) Network() string  { return "pipe" }
-func (a addr) String() string { return string(a) }
