@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -21,8 +20,7 @@ import (
 	"example.com/auditlog"
 	"example.com/auditlog/internal/checkup"
 	"example.com/auditlog/internal/cloudlog"
-	"example.com/auditlog/internal/config"
-	"example.com/auditlog/internal/openai"
+	"example.com/auditlog/internal/proof/product"
 	"example.com/auditlog/internal/sim/fault"
 	"example.com/auditlog/internal/sim/harness"
 	"example.com/auditlog/internal/state"
@@ -34,26 +32,7 @@ const stateName = "state/openai-auditlog/state.json"
 // inBubble runs f in a world where the function makes runs happen.
 func inBubble(t *testing.T, f func(t *testing.T, h *harness.H)) {
 	t.Helper()
-	harness.InBubble(t, harness.Function{
-		Run: func(ctx context.Context, settings map[string]string, log *slog.Logger, c harness.Connections) error {
-			collector, err := newCollector(ctx, settings, c)
-			if err != nil {
-				return err
-			}
-			_, err = collector.Run(ctx, log)
-			return err
-		},
-		Logger:    cloudlog.New,
-		Transport: openai.NewTransport,
-	}, f)
-}
-
-func newCollector(ctx context.Context, settings map[string]string, c harness.Connections) (*auditlog.Collector, error) {
-	cfg, err := config.Load(settings)
-	if err != nil {
-		return nil, err
-	}
-	return auditlog.New(ctx, cfg, auditlog.Options{Transport: c.API, Storage: c.Storage, Backoff: c.Backoff})
+	harness.InBubble(t, product.Function, f)
 }
 
 // collector returns a new instance of the function.
@@ -64,7 +43,7 @@ func collector(h *harness.H) *auditlog.Collector {
 
 func collectorThrough(h *harness.H, c harness.Connections) *auditlog.Collector {
 	h.T.Helper()
-	collector, err := newCollector(context.Background(), h.Env, c)
+	collector, err := product.New(h.Env, c)
 	if err != nil {
 		h.T.Fatal(err)
 	}

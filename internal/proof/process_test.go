@@ -12,6 +12,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"example.com/auditlog/internal/proof/product"
 	"example.com/auditlog/internal/sim/fault"
 	"example.com/auditlog/internal/sim/harness"
 	"example.com/auditlog/internal/sim/world"
@@ -22,7 +23,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("AUDITLOG_TEST_PROCESS") != "run" {
 		os.Exit(m.Run())
 	}
-	c, err := newCollector(env.ToMap(os.Environ()), harness.Connections{})
+	c, err := product.New(env.ToMap(os.Environ()), harness.Connections{})
 	if err != nil {
 		panic(err)
 	}
@@ -113,7 +114,7 @@ func BenchmarkFirstRun(b *testing.B) {
 			var peak int64
 			for b.Loop() {
 				b.StopTimer()
-				h := harness.New(b, product, world.Options{})
+				h := harness.New(b, product.Function, world.Options{})
 				h.Env["FETCH_CONCURRENCY"] = "4"
 				h.API.SetGzip(bm.gzip)
 				times := make([]int64, bm.records)
@@ -150,7 +151,7 @@ func BenchmarkRun(b *testing.B) {
 		b.Run(fmt.Sprintf("%d records", n), func(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
-				h := &simulation{H: harness.New(b, product, world.Options{})}
+				h := &simulation{H: harness.New(b, product.Function, world.Options{})}
 				h.Add(n, 1, 1)
 				c := h.collector()
 				b.StartTimer()

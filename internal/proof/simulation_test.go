@@ -7,7 +7,6 @@ package proof
 import (
 	"cmp"
 	"context"
-	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -20,9 +19,7 @@ import (
 	"github.com/googleapis/gax-go/v2"
 
 	"example.com/auditlog"
-	"example.com/auditlog/internal/cloudlog"
-	"example.com/auditlog/internal/config"
-	"example.com/auditlog/internal/openai"
+	"example.com/auditlog/internal/proof/product"
 	"example.com/auditlog/internal/sim/fault"
 	"example.com/auditlog/internal/sim/harness"
 	"example.com/auditlog/internal/sim/world"
@@ -30,28 +27,6 @@ import (
 )
 
 const stateName = "state/openai-auditlog/state.json"
-
-// product is the collector, through its public door.
-var product = harness.Function{
-	Run: func(ctx context.Context, settings map[string]string, log *slog.Logger, c harness.Connections) error {
-		collector, err := newCollector(settings, c)
-		if err != nil {
-			return err
-		}
-		_, err = collector.Run(ctx, log)
-		return err
-	},
-	Logger:    cloudlog.New,
-	Transport: openai.NewTransport,
-}
-
-func newCollector(settings map[string]string, c harness.Connections) (*auditlog.Collector, error) {
-	cfg, err := config.Load(settings)
-	if err != nil {
-		return nil, err
-	}
-	return auditlog.New(context.Background(), cfg, auditlog.Options{Transport: c.API, Storage: c.Storage, Backoff: c.Backoff})
-}
 
 // simulation is a harness, and where a witness follows it, what that sees.
 type simulation struct {
@@ -66,14 +41,14 @@ type simulation struct {
 func inBubble(t *testing.T, f func(t *testing.T, h *simulation)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		h := &simulation{H: harness.New(t, product, world.Options{InMemory: true, Buckets: []string{"logs", "states"}})}
+		h := &simulation{H: harness.New(t, product.Function, world.Options{InMemory: true, Buckets: []string{"logs", "states"}})}
 		defer h.Close()
 		f(t, h)
 	})
 }
 
 // overTCP returns a harness whose world other processes can reach.
-func overTCP(t testing.TB) *simulation { return &simulation{H: harness.OverTCP(t, product)} }
+func overTCP(t testing.TB) *simulation { return &simulation{H: harness.OverTCP(t, product.Function)} }
 
 // collector returns a new instance of the function.
 func (h *simulation) collector() *auditlog.Collector {
@@ -83,7 +58,7 @@ func (h *simulation) collector() *auditlog.Collector {
 
 func (h *simulation) collectorThrough(c harness.Connections) *auditlog.Collector {
 	h.T.Helper()
-	collector, err := newCollector(h.Env, c)
+	collector, err := product.New(h.Env, c)
 	if err != nil {
 		h.T.Fatal(err)
 	}

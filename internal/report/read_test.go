@@ -1,9 +1,7 @@
 package report_test
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -13,9 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"example.com/auditlog"
-	"example.com/auditlog/internal/cloudlog"
 	"example.com/auditlog/internal/config"
-	"example.com/auditlog/internal/openai"
+	"example.com/auditlog/internal/proof/product"
 	"example.com/auditlog/internal/report"
 	"example.com/auditlog/internal/sim/fault"
 	"example.com/auditlog/internal/sim/harness"
@@ -28,22 +25,7 @@ const stateName = "state/openai-auditlog/state.json"
 // inBubble runs f in a world where the function makes runs happen.
 func inBubble(t *testing.T, f func(t *testing.T, h *harness.H)) {
 	t.Helper()
-	harness.InBubble(t, harness.Function{
-		Run: func(ctx context.Context, settings map[string]string, log *slog.Logger, c harness.Connections) error {
-			cfg, err := config.Load(settings)
-			if err != nil {
-				return err
-			}
-			collector, err := auditlog.New(ctx, cfg, auditlog.Options{Transport: c.API, Storage: c.Storage, Backoff: c.Backoff})
-			if err != nil {
-				return err
-			}
-			_, err = collector.Run(ctx, log)
-			return err
-		},
-		Logger:    cloudlog.New,
-		Transport: openai.NewTransport,
-	}, f)
+	harness.InBubble(t, product.Function, f)
 }
 
 // storeOf is the store of a new instance.

@@ -2,10 +2,8 @@ package verify_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"regexp"
 	"slices"
@@ -14,31 +12,14 @@ import (
 	"time"
 
 	"example.com/auditlog"
-	"example.com/auditlog/internal/cloudlog"
 	"example.com/auditlog/internal/config"
 	"example.com/auditlog/internal/openai"
+	"example.com/auditlog/internal/proof/product"
 	"example.com/auditlog/internal/sim/fault"
 	"example.com/auditlog/internal/sim/harness"
 	"example.com/auditlog/internal/store"
 	"example.com/auditlog/internal/verify"
 )
-
-var product = harness.Function{
-	Run: func(ctx context.Context, settings map[string]string, log *slog.Logger, c harness.Connections) error {
-		cfg, err := config.Load(settings)
-		if err != nil {
-			return err
-		}
-		collector, err := auditlog.New(ctx, cfg, auditlog.Options{Transport: c.API, Storage: c.Storage, Backoff: c.Backoff})
-		if err != nil {
-			return err
-		}
-		_, err = collector.Run(ctx, log)
-		return err
-	},
-	Logger:    cloudlog.New,
-	Transport: openai.NewTransport,
-}
 
 func verifier(h *harness.H, o verify.Options) *verify.Verifier {
 	h.T.Helper()
@@ -107,7 +88,7 @@ func idOf(line []byte) string {
 
 // TestRight: what runs have collected is right, with and without a range, filters and a tenant.
 func TestRight(t *testing.T) {
-	harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+	harness.InBubble(t, product.Function, func(t *testing.T, h *harness.H) {
 		h.Env["TENANT_EVENTS"], h.Env["FETCH_CONCURRENCY"] = "true", "4"
 		collect(h, 30)
 		h.Env["EVENT_TYPES"] = "login.succeeded,login.failed"
@@ -145,7 +126,7 @@ func TestRight(t *testing.T) {
 
 // TestByHand: each change to the objects is found, by identity and place, and nothing else.
 func TestByHand(t *testing.T) {
-	harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+	harness.InBubble(t, product.Function, func(t *testing.T, h *harness.H) {
 		collect(h, 6)
 		for range 2 { // these have a project
 			for i := range int64(30) {
@@ -200,7 +181,7 @@ func TestByHand(t *testing.T) {
 
 // TestBacklog: what is still to be read, or set aside, is named, and its records are not called missing.
 func TestBacklog(t *testing.T) {
-	harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+	harness.InBubble(t, product.Function, func(t *testing.T, h *harness.H) {
 		h.Env["MAX_RECORDS"] = "100"
 		bad := h.Put(false, "bad", 9*3600)
 		h.API.SetBad(bad, http.StatusInternalServerError)
@@ -227,7 +208,7 @@ func TestBacklog(t *testing.T) {
 
 // TestAgain: what a backfill has written once more is repeated.
 func TestAgain(t *testing.T) {
-	harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+	harness.InBubble(t, product.Function, func(t *testing.T, h *harness.H) {
 		collect(h, 4)
 		h.Env["GCS_PREFIX"] = "openai-auditlog"
 		cfg, _ := config.Load(h.Env)
@@ -272,7 +253,7 @@ func TestRefuses(t *testing.T) {
 		}, want: "does a proxy on the way drop it?"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+			harness.InBubble(t, product.Function, func(t *testing.T, h *harness.H) {
 				h.Env["TENANT_EVENTS"] = "true"
 				collect(h, 2)
 				tt.spoil(h)
@@ -286,7 +267,7 @@ func TestRefuses(t *testing.T) {
 
 // TestNotServed: a day that the API does not serve is named, and the others are compared.
 func TestNotServed(t *testing.T) {
-	harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+	harness.InBubble(t, product.Function, func(t *testing.T, h *harness.H) {
 		collect(h, 40)
 		h.API.Each(func(id string, at int64, _ bool) {
 			if at > time.Now().Unix()-20*3600 && at < time.Now().Unix()-19*3600 {
@@ -303,7 +284,7 @@ func TestNotServed(t *testing.T) {
 
 // TestRunUnderWay: what is committed and not yet published is waited for.
 func TestRunUnderWay(t *testing.T) {
-	harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+	harness.InBubble(t, product.Function, func(t *testing.T, h *harness.H) {
 		collect(h, 2)
 		h.Add(5, 10, 10)
 		h.BucketFaults.Set(func(_ int, r *http.Request) fault.Fault {
@@ -328,7 +309,7 @@ func TestRunUnderWay(t *testing.T) {
 
 // TestMoved: counting goes on where a stranger has taken an object's name, and another run publishes it.
 func TestMoved(t *testing.T) {
-	harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+	harness.InBubble(t, product.Function, func(t *testing.T, h *harness.H) {
 		collect(h, 2)
 		h.Add(5, 10, 10)
 		h.BucketFaults.Set(func(_ int, r *http.Request) fault.Fault {
@@ -363,7 +344,7 @@ func TestDeleted(t *testing.T) {
 		"all":             {remove: []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, notCheckable: 358},
 	} {
 		t.Run(name, func(t *testing.T) {
-			harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+			harness.InBubble(t, product.Function, func(t *testing.T, h *harness.H) {
 				collect(h, 12)
 				h.MustRun()
 				names := h.Names("openai-auditlog/")
@@ -416,7 +397,7 @@ func TestCount(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+			harness.InBubble(t, product.Function, func(t *testing.T, h *harness.H) {
 				take := func(lines [][]byte) [][]byte { return lines[1:] }
 				collect(h, 4)
 				edit(h, 1, take)
@@ -432,7 +413,7 @@ func TestCount(t *testing.T) {
 
 // TestOtherFunction: where the Python function began the state, what runs have collected since is checked.
 func TestOtherFunction(t *testing.T) {
-	harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+	harness.InBubble(t, product.Function, func(t *testing.T, h *harness.H) {
 		h.Add(50, 3700, 60)
 		h.WriteState(fmt.Appendf(nil, `{"last_effective_at":%d,"last_run":"x"}`, time.Now().Unix()-3600))
 		if r, err := verifier(h, verify.Options{}).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "nothing to check") {
@@ -456,7 +437,7 @@ const day = 24 * time.Hour
 
 // TestTenantLater: all that can be checked is, where one stream began later.
 func TestTenantLater(t *testing.T) {
-	harness.InBubble(t, product, func(t *testing.T, h *harness.H) {
+	harness.InBubble(t, product.Function, func(t *testing.T, h *harness.H) {
 		collect(h, 30)
 		h.Env["TENANT_EVENTS"] = "true"
 		collect(h, 2)
