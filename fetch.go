@@ -221,7 +221,7 @@ func failureOf(ctx context.Context, err error) *audit.Failure {
 
 func (r *run) writeNew(records []audit.Record, staged *store.Staged) error {
 	for _, rec := range records {
-		n, err := staged.Write(rec.Raw)
+		n, err := staged.Write(rec.Line)
 		if err != nil {
 			return err
 		}

@@ -30,14 +30,16 @@ type Record struct {
 	ID   string
 	At   int64  // effective_at, Unix seconds
 	Type uint64 // a hash of its "type"
-	Raw  []byte // as received; valid until the next page is read into the same buffer
+	// Line has its bytes as received, without white space between tokens. It is valid until the next
+	// page is read into the same buffer.
+	Line []byte
 }
 
 // Identity returns what distinguishes the record from all others.
 func (r Record) Identity() Identity { return Identity{r.ID, r.At, r.Type} }
 
-// Line returns a hash of the record's line, to see whether the line has changed.
-func (r Record) Line() uint64 { return hash(Compact(nil, r.Raw)) }
+// Hash returns a hash of the record's line, to see whether the line has changed.
+func (r Record) Hash() uint64 { return hash(r.Line) }
 
 // TypeOf returns the Type for the text of a record's "type".
 func TypeOf(text string) uint64 { return hash([]byte(text)) }

@@ -6,7 +6,7 @@ import (
 )
 
 // Compact appends the JSON value src to dst, without white space between tokens and with every
-// other byte unchanged. src must be valid JSON.
+// other byte unchanged. src must be valid JSON, and may be where dst is appended.
 func Compact(dst, src []byte) []byte {
 	for i := 0; i < len(src); {
 		start := i

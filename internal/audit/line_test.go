@@ -69,7 +69,7 @@ func TestLineReader(t *testing.T) {
 // TestDecodeLine: a line is a whole record, and nothing else.
 func TestDecodeLine(t *testing.T) {
 	const whole = `{"id":"a","type":"t","effective_at":7,"x":[1.50]}`
-	if r, err := DecodeLine([]byte(whole + "\n")); err != nil || r.Identity() != (Identity{"a", 7, TypeOf("t")}) || string(r.Raw) != whole {
+	if r, err := DecodeLine([]byte(whole + "\n")); err != nil || r.Identity() != (Identity{"a", 7, TypeOf("t")}) || string(r.Line) != whole {
 		t.Errorf("%+v, %v", r, err)
 	}
 	for _, line := range []string{whole[:20], whole[:len(whole)-1], whole + whole, whole + "x", `{"id":"a"}`, `{"effective_at":7}`, `[]`, `x`} {

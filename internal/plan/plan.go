@@ -213,7 +213,7 @@ func (p *Plan) take(r Request, page audit.Page, others *audit.Page) (o Outcome, 
 			return Outcome{}, err
 		case known:
 			p.figures.Skipped++
-			if line != 0 && line != rec.Line() {
+			if line != 0 && line != rec.Hash() {
 				if p.figures.Changed++; p.figures.Changed == 1 {
 					o.Notes = append(o.Notes, Note{Severity: Warning, Text: "A record that has been collected now has other bytes: it is not written again", Attrs: []any{"id", audit.Shorten(rec.ID)}})
 				}
@@ -276,7 +276,7 @@ func (s *stream) compare(r Request, page audit.Page, others *audit.Page) error {
 // stream, or by another one. The last must not happen unless this run does not read that other stream.
 func (p *Plan) known(s *stream, w *segment, rec audit.Record) (line uint64, known bool, err error) {
 	if twin, ok := p.page[rec.Identity()]; ok {
-		return twin.Line(), true, nil
+		return twin.Hash(), true, nil
 	}
 	if line, known = s.known(rec); known {
 		return line, true, nil

@@ -53,7 +53,7 @@ func (w *segment) take(page audit.Page) {
 	for _, rec := range page.Records {
 		w.oldest = earlier(w.oldest, rec.At)
 		if rec.At == w.AfterAt {
-			w.atCursor[rec.Identity()] = rec.Line()
+			w.atCursor[rec.Identity()] = rec.Hash()
 		}
 	}
 	if !page.More {

@@ -188,7 +188,7 @@ func (s *stream) known(rec audit.Record) (line uint64, known bool) {
 // remember keeps a record that was collected through w, if a later read can return it again.
 func (s *stream) remember(w *segment, rec audit.Record) {
 	if s.canReturn(rec.At, w) {
-		s.ids[rec.Identity()] = remembered{rec.Line(), w}
+		s.ids[rec.Identity()] = remembered{rec.Hash(), w}
 		if len(s.ids) > 2*s.pruned+1000 {
 			s.prune()
 		}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"cloud.google.com/go/storage"
-	"example.com/auditlog/internal/audit"
 )
 
 const (
@@ -49,13 +48,13 @@ func (s *Store) Stage(ctx context.Context, now time.Time) *Staged {
 	return o
 }
 
-// Write adds a record as one line, and returns the line's length in bytes.
-func (o *Staged) Write(raw []byte) (int, error) {
+// Write adds a record, which must be one line, and returns the line's length in bytes.
+func (o *Staged) Write(record []byte) (int, error) {
 	if o.buf == nil { // growing it bit by bit would allocate several times as much
 		o.buf = make([]byte, 0, chunkSize+chunkSize/8)
 	}
 	had := len(o.buf)
-	o.buf = append(audit.Compact(o.buf, raw), '\n')
+	o.buf = append(append(o.buf, record...), '\n')
 	line := o.buf[had:]
 	o.Size += int64(len(line))
 	o.crc = crc32.Update(o.crc, castagnoli, line)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -46,11 +45,11 @@ func TestStaged(t *testing.T) {
 		size += len(many[len(many)-1])
 	}
 	for name, records := range map[string][]string{
-		"one":    {`{"id":"a","effective_at":1}`},
-		"spread": {"{\n  \"id\" : \"a b\",\r\n\t\"x\": [1, 2.50e3 , \"\\u00e9\\/\" ]\n}", `{"id":"<b>&\u2028é"}`},
-		"huge":   {`{"id":"a","x":"` + strings.Repeat("x", 3*chunkSize) + `"}`, `{"id":"b"}`},
-		"chunk":  {`{"id":"` + strings.Repeat("x", chunkSize-len(`{"id":""}`+"\n")) + `"}`},
-		"many":   many,
+		"one":   {`{"id":"a","effective_at":1}`},
+		"odd":   {`{"id":"a b","x":[1,2.50e3,"\u00e9\/"]}`, `{"id":"<b>&\u2028é"}`},
+		"huge":  {`{"id":"a","x":"` + strings.Repeat("x", 3*chunkSize) + `"}`, `{"id":"b"}`},
+		"chunk": {`{"id":"` + strings.Repeat("x", chunkSize-len(`{"id":""}`+"\n")) + `"}`},
+		"many":  many,
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, "logs", func(t *testing.T, x *fixture) {
@@ -67,19 +66,7 @@ func TestStaged(t *testing.T) {
 				var want bytes.Buffer
 				for _, r := range records {
 					had := want.Len()
-					if !strings.ContainsAny(r, "\\") { // whose escapes Compact keeps, and so does this
-						if err := json.Compact(&want, []byte(r)); err != nil {
-							t.Fatal(err)
-						}
-					} else {
-						want.WriteString(regexp.MustCompile(`"(?:[^"\\]|\\.)*"|\s+`).ReplaceAllStringFunc(r, func(s string) string {
-							if s[0] == '"' {
-								return s
-							}
-							return ""
-						}))
-					}
-					want.WriteByte('\n')
+					want.WriteString(r + "\n")
 					n, err := o.Write([]byte(r))
 					if err != nil || n != want.Len()-had || o.Size != int64(want.Len()) || o.Empty() {
 						t.Fatalf("wrote %d of %d, in all %d of %d: %v", n, want.Len()-had, o.Size, want.Len(), err)

@@ -57,7 +57,7 @@ func (c *check) readPiece(ctx context.Context, p *piece) error {
 	reached := p.Lte + 1
 	err := c.fetch(ctx, p.query, func(records []audit.Record) error {
 		for _, r := range records {
-			if err := out.add(entry{Identity: r.Identity(), Line: r.Line(), Members: members(r.Raw), From: p.index}); err != nil {
+			if err := out.add(entry{Identity: r.Identity(), Line: r.Hash(), Members: members(r.Line), From: p.index}); err != nil {
 				return err
 			}
 		}
@@ -136,7 +136,7 @@ func (c *check) readObject(ctx context.Context, o *object) error {
 		if !c.scope.has(record.At) {
 			return nil
 		}
-		return out.add(entry{Identity: record.Identity(), Line: record.Line(), Members: members(record.Raw), From: o.index, Row: row})
+		return out.add(entry{Identity: record.Identity(), Line: record.Hash(), Members: members(record.Line), From: o.index, Row: row})
 	})
 	if errors.Is(err, storage.ErrObjectNotExist) { // the feed has just deleted it
 		o.gone, err = true, nil

@@ -80,7 +80,7 @@ func (c *check) write(ctx context.Context, staged *store.Staged) (n int, err err
 				}
 				delete(left, r.Identity())
 				n++
-				if _, err := staged.Write(r.Raw); err != nil {
+				if _, err := staged.Write(r.Line); err != nil {
 					return err
 				}
 			}

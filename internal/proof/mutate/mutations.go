@@ -236,8 +236,8 @@ var mutations = []mutation{
 	{
 		name: "change a record's bytes",
 		file: "internal/store/staged.go",
-		old:  "o.buf = append(audit.Compact(o.buf, raw), '\\n')",
-		new:  "o.buf = append(audit.Compact(o.buf, []byte(strings.ReplaceAll(string(raw), `\\/`, `/`))), '\\n')",
+		old:  "o.buf = append(append(o.buf, record...), '\\n')",
+		new:  "o.buf = append(append(o.buf, strings.ReplaceAll(string(record), `\\/`, `/`)...), '\\n')",
 		in:   "internal/proof",
 		test: "TestEveryFault/feed_deletes_at_once/dropped",
 	},
