@@ -427,7 +427,7 @@ func (d *demo) show(records int) (fresh int) {
 		d.line("staged", "%s is committed, and not yet published", s.Staged)
 	}
 	clock := func(unix int64) string { return time.Unix(unix, 0).UTC().Format("Mon 15:04:05") }
-	d.line("state", "last_effective_at %s, high %s, %s", clock(s.Watermark), clock(s.High), audit.Count(len(s.RecentIDs), "recent id"))
+	d.line("state", "last_effective_at %s, high %s, %s", clock(s.Watermark), clock(s.High), audit.Count(len(s.Recent), "recent id"))
 	for _, w := range s.Backlog {
 		d.line("", "left to read: %s back to %s", clock(cmp.Or(w.AfterAt, w.Lte)), clock(w.Gte))
 	}

@@ -235,7 +235,7 @@ func TestCheckFindings(t *testing.T) {
 	}
 	edit := func(change func(*state.State)) func(*harness.H) {
 		return func(h *harness.H) {
-			s, _, err := state.Decode(h.ReadState(), time.Now())
+			s, _, err := state.Decode(bytes.NewReader(h.ReadState()), time.Now())
 			if err != nil {
 				h.T.Fatal(err)
 			}
@@ -798,17 +798,17 @@ func TestCheckTenant(t *testing.T) {
 		h.APIFaults.Set(nil)
 		h.Put(true, "login.failed", 5)
 		h.MustRun()
-		s, _, err := state.Decode(h.ReadState(), time.Now())
+		s, _, err := state.Decode(bytes.NewReader(h.ReadState()), time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.Tenant.Watermark = s.Tenant.High - 50
 		s.Tenant.Backlog = []state.Window{{Gte: s.Tenant.Watermark, Lte: s.Tenant.High}}
-		data, err := state.Encode(s)
-		if err != nil {
+		var object bytes.Buffer
+		if err := state.Encode(&object, s); err != nil {
 			t.Fatal(err)
 		}
-		h.WriteState(data)
+		h.WriteState(object.Bytes())
 		if f := check(h)["state"]; !strings.Contains(f.Detail, "up to "+time.Unix(s.Tenant.Watermark, 0).UTC().Format(time.RFC3339)) {
 			t.Errorf("%+v", f)
 		}

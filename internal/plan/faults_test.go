@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -411,11 +412,11 @@ func (h *faultyHistory) rewind() {
 	}
 	to := s.Watermark - 1 - h.rnd.Int64N(200)
 	s.Watermark = to
-	data, err := state.Encode(*h.state)
-	if err != nil {
+	var object bytes.Buffer
+	if err := state.Encode(&object, *h.state); err != nil {
 		h.t.Fatal(err)
 	}
-	next, note, err := state.Decode(data, time.Unix(h.now, 0))
+	next, note, err := state.Decode(&object, time.Unix(h.now, 0))
 	if err != nil {
 		h.t.Fatal(err)
 	}

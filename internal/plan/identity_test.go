@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 	"time"
@@ -42,11 +43,11 @@ func TestIdentity(t *testing.T) {
 	}
 
 	// The next run knows what it was.
-	data, err := state.Encode(p.State())
-	if err != nil {
+	var object bytes.Buffer
+	if err := state.Encode(&object, p.State()); err != nil {
 		t.Fatal(err)
 	}
-	before, note, err := state.Decode(data, time.Unix(1_000_060, 0))
+	before, note, err := state.Decode(&object, time.Unix(1_000_060, 0))
 	if err != nil || note != "" {
 		t.Fatal(err, note)
 	}
@@ -67,7 +68,7 @@ func TestIdentity(t *testing.T) {
 // TestIdentityOfOlderReleases: an id of which no type is stored is that of a record
 // of any type at its time, and of no other time.
 func TestIdentityOfOlderReleases(t *testing.T) {
-	before, _, err := state.Decode([]byte(`{"last_effective_at":1000000,"high":1000000,"backlog":[],"recent_ids":{"r":1000000},"recent_since":999880}`), time.Unix(1_000_060, 0))
+	before, _, err := state.Decode(strings.NewReader(`{"last_effective_at":1000000,"high":1000000,"backlog":[],"recent_ids":{"r":1000000},"recent_since":999880}`), time.Unix(1_000_060, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +214,7 @@ func TestEmptyLastPage(t *testing.T) {
 // TestUpgradeSharedID: an id of which an older release kept only the time stays known
 // beside a record with the same id and a type.
 func TestUpgradeSharedID(t *testing.T) {
-	before, _, err := state.Decode([]byte(`{"last_effective_at":1000000,"high":1000000,"backlog":[],"recent_ids":{"r":999999,"x":1000000},"recent_since":999880}`), time.Unix(1_000_060, 0))
+	before, _, err := state.Decode(strings.NewReader(`{"last_effective_at":1000000,"high":1000000,"backlog":[],"recent_ids":{"r":999999,"x":1000000},"recent_since":999880}`), time.Unix(1_000_060, 0))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -209,7 +209,7 @@ func TestBudget(t *testing.T) {
 // TestBudgetIsEnough: a run that has just what it may have was not stopped, and
 // records that were known count nothing.
 func TestBudgetIsEnough(t *testing.T) {
-	p := begin(stateOf(collected(now-500, func(s *state.Stream) { s.RecentIDs["k"] = now - 510 }), nil), usual(func(s *Settings) { s.MaxRecords = 2 }))
+	p := begin(stateOf(collected(now-500, func(s *state.Stream) { s.Recent = recent(map[string]int64{"k": now - 510}) }), nil), usual(func(s *Settings) { s.MaxRecords = 2 }))
 	take(t, p, more(rec("k", -510)), page(rec("a", -520), rec("b", -530)))
 	if len(askAll(p)) > 0 {
 		t.Error("it wants more")
@@ -294,7 +294,9 @@ func TestNoSplitOnceStopped(t *testing.T) {
 
 // TestFigures: what has been taken, as it is told.
 func TestFigures(t *testing.T) {
-	before := stateOf(collected(now-500, func(s *state.Stream) { s.RecentSince, s.RecentIDs["k"] = now-600, now-510 },
+	before := stateOf(collected(now-500, func(s *state.Stream) {
+		s.RecentSince, s.Recent = now-600, recent(map[string]int64{"k": now - 510})
+	},
 		backlog(state.Window{Gte: 100, Lte: 300, After: "c", AfterAt: 250, Top: 260}, state.Window{Gte: 50, Lte: 90})), nil)
 	p := begin(before, usual())
 	check := func(want Figures) {
@@ -783,7 +785,7 @@ func TestSameRecords(t *testing.T) {
 // no longer, and is remembered there.
 func TestTakenByTheOther(t *testing.T) {
 	before := twoStreams(0)
-	before.Tenant.RecentIDs["a"] = now - 510
+	before.Tenant.Recent = recent(map[string]int64{"a": now - 510})
 	p := begin(before, usual(withTenant))
 	if o := p.Take(ask(t, p), page(rec("a", -510), rec("b", -520)), noOthers, 0); o.Taken {
 		t.Errorf("%+v", o)
@@ -796,7 +798,7 @@ func TestTakenByTheOther(t *testing.T) {
 	if diff := cmp.Diff(Figures{Records: 1, Skipped: 1, Pages: 1, Reached: now - 520}, p.Figures()); diff != "" {
 		t.Errorf("figures differ (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(map[string]int64{"a": now - 510, "b": now - 520}, p.State().RecentIDs); diff != "" {
+	if diff := cmp.Diff(map[string]int64{"a": now - 510, "b": now - 520}, times(p.State().Recent)); diff != "" {
 		t.Errorf("ids differ (-want +got):\n%s", diff)
 	}
 }

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"bytes"
 	"errors"
 	"hash/fnv"
 	"math/rand/v2"
@@ -227,11 +228,12 @@ func (d *reader) read(p *Plan) (written []audit.Record, taken int) {
 // stored is what the next run loads of what a run commits.
 func stored(t *testing.T, s state.State, now time.Time) state.State {
 	t.Helper()
-	data, err := state.Encode(s)
-	if err != nil {
+	var object bytes.Buffer
+	if err := state.Encode(&object, s); err != nil {
 		t.Fatal(err)
 	}
-	next, note, err := state.Decode(data, now)
+	data := object.String()
+	next, note, err := state.Decode(&object, now)
 	if err != nil || note != "" {
 		t.Fatalf("of its own state it says %q, error %v:\n%s", note, err, data)
 	}

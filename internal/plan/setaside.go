@@ -204,34 +204,28 @@ func (s *stream) limitIDs(limit int) []Note {
 		return nil
 	}
 	high := s.settle()
+	recent := s.recent()
+	bytes := func(r state.Remembered) int { return 2*len(r.ID) + idBytes }
 	size := 0
-	for id := range s.ids {
-		size += 2*len(id.ID) + idBytes
+	for _, r := range recent {
+		size += bytes(r)
 	}
 	if size <= limit {
 		return nil
 	}
-	ids := slices.SortedFunc(maps.Keys(s.ids), func(a, b audit.Identity) int { return cmp.Compare(a.At, b.At) })
-	for _, id := range ids {
-		if id.At >= high || size <= limit && id.At >= s.forgotten {
+	freed := map[int64]int{} // bytes, by the second that is forgotten
+	for _, r := range recent {
+		if !s.awaits(r.At, nil) {
+			freed[r.At] += bytes(r)
+		}
+	}
+	for _, at := range slices.Sorted(maps.Keys(freed)) {
+		if at >= high || size <= limit {
 			break
 		}
-		s.forgotten = id.At + 1
-		if !s.awaits(id.At) {
-			delete(s.ids, id)
-			size -= 2*len(id.ID) + idBytes
-		}
+		s.forgotten = at + 1
+		size -= freed[at]
 	}
 	return warning(fmt.Sprintf("The state has no room for the ids of all recent records: the next new window begins %d seconds before the end of what is collected, not OVERLAP_SECONDS. A record that appears later than that is missed: lower OVERLAP_SECONDS",
 		high-max(s.forgotten, s.begin))).Notes
-}
-
-// awaits reports whether an open window can return a record of this time.
-func (s *stream) awaits(at int64) bool {
-	for w := range s.open() {
-		if w.Contains(at) {
-			return true
-		}
-	}
-	return false
 }

@@ -65,7 +65,7 @@ func TestBadRecord(t *testing.T) {
 		s := stateOf(collected(now-500, backlog(list...)), nil)
 		for _, w := range list {
 			if w.After != "" {
-				s.RecentIDs[w.After] = w.AfterAt
+				s.Recent = s.Recent.With(recent(map[string]int64{w.After: w.AfterAt}))
 			}
 		}
 		return s
@@ -490,14 +490,14 @@ func TestLimitIDs(t *testing.T) {
 	open := state.Window{Gte: now - 900, Lte: now - 850}
 	before := stateOf(collected(now-500, backlog(open), func(s *state.Stream) {
 		s.RecentSince = now - 1500
-		s.RecentIDs = map[string]int64{"open": now - 860, "old1": now - 800, "old2": now - 700, "old3": now - 700, "old4": now - 600}
+		s.Recent = recent(map[string]int64{"open": now - 860, "old1": now - 800, "old2": now - 700, "old3": now - 700, "old4": now - 600})
 	}), nil)
 	p := begin(before, settings)
 	p.Take(ask(t, p), page(rec("new1", 0), rec("new2", -10)), noOthers, 0)
 	notes := p.Finish()
 	s := p.State()
 	want := map[string]int64{"open": now - 860, "old4": now - 600, "new1": now, "new2": now - 10}
-	if diff := cmp.Diff(want, s.RecentIDs); diff != "" || s.RecentSince != now-699 {
+	if diff := cmp.Diff(want, times(s.Recent)); diff != "" || s.RecentSince != now-699 {
 		t.Errorf("since %d; ids differ (-want +got):\n%s", s.RecentSince-now, diff)
 	}
 	if len(notes) != 1 || notes[0].Severity != Warning || !strings.Contains(notes[0].Text, "begins 699 seconds before") {
@@ -511,8 +511,8 @@ func TestLimitIDs(t *testing.T) {
 	settings.MaxIDs = 7 * size
 	p = begin(before, settings)
 	p.Take(ask(t, p), page(rec("new1", 0), rec("new2", -10)), noOthers, 0)
-	if notes := p.Finish(); len(notes) > 0 || len(p.State().RecentIDs) != 7 {
-		t.Errorf("notes %+v, ids %v", notes, p.State().RecentIDs)
+	if notes := p.Finish(); len(notes) > 0 || len(p.State().Recent) != 7 {
+		t.Errorf("notes %+v, ids %v", notes, p.State().Recent)
 	}
 
 	// The newest second stays whatever it takes.
@@ -520,7 +520,7 @@ func TestLimitIDs(t *testing.T) {
 	p = begin(stateOf(collected(now-500), nil), settings)
 	p.Take(ask(t, p), page(rec("new1", 0), rec("new2", 0), rec("new3", -1)), noOthers, 0)
 	p.Finish()
-	if s := p.State(); len(s.RecentIDs) != 2 || s.RecentSince != now || s.High != now {
+	if s := p.State(); len(s.Recent) != 2 || s.RecentSince != now || s.High != now {
 		t.Errorf("%+v", s.Stream)
 	}
 }

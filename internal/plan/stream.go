@@ -19,8 +19,7 @@ type stream struct {
 	before      state.Stream // as loaded
 	first       bool         // no state has it yet
 
-	// ids are collected records that a window can return again: those of the state, and those of
-	// this run that another window shares.
+	// ids are records of this run that a window can return again, beside those of the state.
 	ids       map[audit.Identity]remembered
 	pruned    int   // len(ids) after the last prune
 	forgotten int64 // all before it are dropped where no window is open, for want of room; see limitIDs
@@ -50,8 +49,8 @@ type stream struct {
 
 // remembered is how a record was collected.
 type remembered struct {
-	line    uint64   // 0: unknown
-	through *segment // nil: in an earlier run
+	line    uint64   // a hash of it
+	through *segment // nil: in an earlier run, or through any
 }
 
 // newStream lays out the windows of a run; before is nil for a first one. Fresh records come first,
@@ -93,10 +92,7 @@ func newStream(tenant bool, before *state.Stream, settings *Settings, now time.T
 		s.segments = append(s.segments, &segment{Window: state.Window{Gte: part.Gte, Lte: part.Lte, Filter: fresh.Filter}, fresh: true, id: windowID{tenant, 0}})
 	}
 	s.segments = append(s.segments, backlog...)
-	s.ids = make(map[audit.Identity]remembered, len(s.before.RecentIDs))
-	for r := range s.before.Remembered() {
-		s.ids[r.Identity] = remembered{line: r.Line}
-	}
+	s.ids = map[audit.Identity]remembered{}
 	return s
 }
 
@@ -172,10 +168,11 @@ func (s *stream) untouched() bool { return !s.answered && (s.first || s.before.U
 
 // known reports whether the record has been collected before, and its line then; 0: unknown.
 func (s *stream) known(rec audit.Record) (line uint64, known bool) {
-	for _, id := range []audit.Identity{rec.Identity(), {ID: rec.ID, At: rec.At, Type: audit.AnyType}} {
-		if m, known := s.ids[id]; known {
-			return m.line, true
-		}
+	if m, known := s.ids[rec.Identity()]; known {
+		return m.line, true
+	}
+	if line, known = s.before.Recent.Find(rec.Identity()); known {
+		return line, true
 	}
 	for w := range s.open() {
 		if line, known := w.atCursor[rec.Identity()]; known {
@@ -199,9 +196,14 @@ func (s *stream) remember(w *segment, rec audit.Record) {
 // earlier one, can be returned again: by the next run's new window, or by an open window that it
 // was not collected through.
 func (s *stream) canReturn(at int64, through *segment) bool {
-	if at >= s.newest-s.settings.Overlap {
+	if at >= max(s.newest-s.settings.Overlap, s.forgotten) {
 		return true
 	}
+	return s.awaits(at, through)
+}
+
+// awaits reports whether an open window can return such a record.
+func (s *stream) awaits(at int64, through *segment) bool {
 	for w := range s.open() {
 		if w != through && w.Contains(at) && (through == nil || !w.Filter.Excludes(through.Filter)) {
 			return true
@@ -213,6 +215,16 @@ func (s *stream) canReturn(at int64, through *segment) bool {
 func (s *stream) prune() {
 	maps.DeleteFunc(s.ids, func(id audit.Identity, m remembered) bool { return !s.canReturn(id.At, m.through) })
 	s.pruned = len(s.ids)
+}
+
+// recent returns the records that can be returned again.
+func (s *stream) recent() state.Recent {
+	s.prune()
+	ours := make([]state.Remembered, 0, len(s.ids))
+	for id, m := range s.ids {
+		ours = append(ours, state.Remembered{Identity: id, Line: m.line})
+	}
+	return s.before.Recent.Only(func(r state.Remembered) bool { return s.canReturn(r.At, nil) }).With(ours)
 }
 
 func (s *stream) advance(w *segment, page audit.Page) {
@@ -267,7 +279,7 @@ func (s *stream) lateness(w *segment, rec audit.Record) int64 {
 	return max(0, s.before.High-rec.At)
 }
 
-// settle returns the end of what is covered, and remembers only what a later run can return again.
+// settle returns the end of what is covered. From then on canReturn says what a later run can return.
 //
 // The new window covers up to its newest record if it was read to its end. It covers up to its
 // own end if it was empty, or if the backlog has its rest. The API's clock limits that: where
@@ -286,7 +298,6 @@ func (s *stream) settle() (high int64) {
 		high = max(high, min(s.end, s.date.Unix()))
 	}
 	s.newest = high
-	s.prune()
 	return high
 }
 
@@ -301,7 +312,6 @@ func (s *stream) next(now time.Time) *state.Stream {
 		next.Untouched = true
 		next.Watermark, next.High, next.RecentSince, next.Backlog = s.begin, s.begin, s.begin, []state.Window{}
 		next.Covered, next.Filter = []state.Span{{Gte: s.begin, Lte: s.begin, Filter: s.settings.Filter}}, s.settings.Filter
-		next.RecentIDs = map[string]int64{}
 		return &next
 	default:
 		return &next
@@ -319,13 +329,7 @@ func (s *stream) next(now time.Time) *state.Stream {
 		w.SetAside = w.fault != nil && (w.failure != nil || w.fault.known) // else it waits to be read
 		next.Backlog = appendWindow(next.Backlog, w.Window)
 	}
-	next.Remember(func(yield func(state.Remembered) bool) {
-		for id, m := range s.ids {
-			if !yield(state.Remembered{Identity: id, Line: m.line}) {
-				return
-			}
-		}
-	})
+	next.Recent = s.recent()
 	next.Watermark = next.ImpliedWatermark()
 	return &next
 }

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -36,7 +35,7 @@ func withTenant(s *Settings) { s.Tenant = true }
 // collected is a stream without a backlog that the collector has read up to high,
 // where it remembers nothing.
 func collected(high int64, changes ...func(*state.Stream)) *state.Stream {
-	s := &state.Stream{Watermark: high, High: high, Own: true, RecentIDs: map[string]int64{}, Backlog: []state.Window{}}
+	s := &state.Stream{Watermark: high, High: high, Own: true, Backlog: []state.Window{}}
 	for _, change := range changes {
 		change(s)
 	}
@@ -110,6 +109,24 @@ func take(t *testing.T, p *Plan, pages ...audit.Page) (ids []string) {
 		ids = append(ids, idsOf(o.New)...)
 	}
 	return ids
+}
+
+// recent is these ids, each with its time.
+func recent(ids map[string]int64) state.Recent {
+	var list []state.Remembered
+	for id, at := range ids {
+		list = append(list, state.Remembered{Identity: audit.Identity{ID: id, At: at}})
+	}
+	return state.Recent(nil).With(list)
+}
+
+// times is the latest time of each id.
+func times(r state.Recent) map[string]int64 {
+	times := map[string]int64{}
+	for _, m := range r {
+		times[m.ID] = max(m.At, times[m.ID])
+	}
+	return times
 }
 
 func idsOf(records []audit.Record) (ids []string) {
@@ -253,8 +270,8 @@ func TestAppearsWhileRead(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p := begin(stateOf(collected(now+tt.high), nil), usual())
 			take(t, p, dated(more(rec("a", -130)), now+tt.date), dated(page(rec("b", tt.late)), now))
-			if s := p.State(); s.High != now+tt.want || s.RecentIDs["b"] == 0 {
-				t.Errorf("high %d, want %d; ids %v", s.High-now, tt.want, s.RecentIDs)
+			if s := p.State(); s.High != now+tt.want || times(s.Recent)["b"] == 0 {
+				t.Errorf("high %d, want %d; ids %v", s.High-now, tt.want, s.Recent)
 			}
 		})
 	}
@@ -294,8 +311,8 @@ func TestDateStandsStill(t *testing.T) {
 		pg.More = i < 2
 		take(t, p, dated(pg, now-9000))
 	}
-	if s := p.State(); s.High != now-50 || len(s.RecentIDs) != 1 {
-		t.Errorf("high %d, want -50; ids %v", s.High-now, s.RecentIDs)
+	if s := p.State(); s.High != now-50 || len(s.Recent) != 1 {
+		t.Errorf("high %d, want -50; ids %v", s.High-now, s.Recent)
 	}
 }
 
@@ -340,7 +357,7 @@ func TestFlatMemory(t *testing.T) {
 			if most > 1500 {
 				t.Errorf("held %d ids", most)
 			}
-			if n := len(p.State().RecentIDs); n > 200 {
+			if n := len(p.State().Recent); n > 200 {
 				t.Errorf("state holds %d ids", n)
 			}
 		})
@@ -387,7 +404,7 @@ func TestRemembers(t *testing.T) {
 	ids := func(list ...audit.Record) func(*state.Stream) {
 		return func(s *state.Stream) {
 			for _, r := range list {
-				s.RecentIDs[r.ID] = r.At
+				s.Recent = s.Recent.With(recent(map[string]int64{r.ID: r.At}))
 			}
 		}
 	}
@@ -421,17 +438,17 @@ func TestRemembers(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			before := maps.Clone(tt.before.RecentIDs)
+			before := slices.Clone(tt.before.Recent)
 			p := begin(stateOf(tt.before, nil), tt.settings)
 			take(t, p, tt.pages...)
 			want := map[string]int64{}
 			for _, r := range tt.want {
 				want[r.ID] = r.At
 			}
-			if diff := cmp.Diff(want, p.State().RecentIDs); diff != "" {
+			if diff := cmp.Diff(want, times(p.State().Recent)); diff != "" {
 				t.Errorf("ids differ (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(before, tt.before.RecentIDs); diff != "" {
+			if diff := cmp.Diff(before, tt.before.Recent); diff != "" {
 				t.Errorf("changes the state that it began with (-want +got):\n%s", diff)
 			}
 		})
@@ -464,7 +481,7 @@ func TestLateness(t *testing.T) {
 	}{
 		{"late", collected(now-500, since), usual(), []audit.Page{page(rec("a", -499), rec("b", -500), rec("c", -501), rec("d", -600))}, 2, 100},
 		{"... whatever the order", collected(now-500, since), usual(), []audit.Page{page(rec("d", -600), rec("c", -501))}, 2, 100},
-		{"known", collected(now-500, since, func(s *state.Stream) { s.RecentIDs["a"] = now - 600 }), usual(), []audit.Page{page(rec("a", -600))}, 0, 0},
+		{"known", collected(now-500, since, func(s *state.Stream) { s.Recent = s.Recent.With(recent(map[string]int64{"a": now - 600})) }), usual(), []audit.Page{page(rec("a", -600))}, 0, 0},
 		{"a first run", nil, usual(), []audit.Page{page(rec("a", -600))}, 0, 0},
 		{"after an edit", collected(now-500, since, func(s *state.Stream) { s.Own = false }), usual(), []audit.Page{page(rec("a", -600))}, 0, 0},
 		{"after the Python function", collected(now - 500), usual(), []audit.Page{page(rec("a", -600))}, 0, 0},
@@ -562,20 +579,20 @@ func TestNextStream(t *testing.T) {
 		want     state.Stream
 	}{
 		{"a first one", nil, usual(), []audit.Page{page(rec("a", -50))}, state.Stream{
-			High: now - 50, Covered: []state.Span{{Gte: now - 3600, Lte: now - 50}}, RecentIDs: map[string]int64{"a": now - 50}, RecentSince: now - 170,
+			High: now - 50, Covered: []state.Span{{Gte: now - 3600, Lte: now - 50}}, Recent: state.Recent{{Identity: audit.Identity{ID: "a", At: now - 50}, Line: rec("a", -50).Hash()}}, RecentSince: now - 170,
 		}},
 		{"a first one that is new", nil, usual(func(s *Settings) { s.Lookback = 100 }), []audit.Page{page(rec("a", -50))}, state.Stream{
-			High: now - 50, Covered: []state.Span{{Gte: now - 100, Lte: now - 50}}, RecentIDs: map[string]int64{"a": now - 50}, RecentSince: now - 100,
+			High: now - 50, Covered: []state.Span{{Gte: now - 100, Lte: now - 50}}, Recent: state.Recent{{Identity: audit.Identity{ID: "a", At: now - 50}, Line: rec("a", -50).Hash()}}, RecentSince: now - 100,
 		}},
 		{"what is covered goes on", collected(now-500, known), usual(), []audit.Page{page(rec("a", -50))}, state.Stream{
-			High: now - 50, Covered: []state.Span{{Gte: 10, Lte: now - 50}}, RecentIDs: map[string]int64{"a": now - 50}, RecentSince: now - 170,
+			High: now - 50, Covered: []state.Span{{Gte: 10, Lte: now - 50}}, Recent: state.Recent{{Identity: audit.Identity{ID: "a", At: now - 50}, Line: rec("a", -50).Hash()}}, RecentSince: now - 170,
 		}},
 		{"with another filter", collected(now-500, known), usual(func(s *Settings) { s.Filter = filterA }), []audit.Page{page(rec("a", -50))}, state.Stream{
 			High: now - 50, Covered: []state.Span{{Gte: now - 620, Lte: now - 50, Filter: filterA}, {Gte: 10, Lte: now - 500}}, Filter: filterA,
-			RecentIDs: map[string]int64{"a": now - 50}, RecentSince: now - 170,
+			Recent: state.Recent{{Identity: audit.Identity{ID: "a", At: now - 50}, Line: rec("a", -50).Hash()}}, RecentSince: now - 170,
 		}},
 		{"what is not known stays so", collected(now - 500), usual(), []audit.Page{page(rec("a", -50))}, state.Stream{
-			High: now - 50, RecentIDs: map[string]int64{"a": now - 50}, RecentSince: now - 170,
+			High: now - 50, Recent: state.Recent{{Identity: audit.Identity{ID: "a", At: now - 50}, Line: rec("a", -50).Hash()}}, RecentSince: now - 170,
 		}},
 		{"the backlog without what is read", collected(now-500, backlog(old...)), usual(), []audit.Page{page(), page()}, state.Stream{
 			High: now, Backlog: old[1:], RecentSince: now - 120,
@@ -593,7 +610,7 @@ func TestNextStream(t *testing.T) {
 			if diff := cmp.Diff(tt.want, p.State().Stream, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("differs (-want +got):\n%s", diff)
 			}
-			if s := p.State(); s.Backlog == nil || s.RecentIDs == nil {
+			if s := p.State(); s.Backlog == nil {
 				t.Error("lists are stored as null")
 			}
 		})
@@ -608,7 +625,7 @@ func TestNotAnswered(t *testing.T) {
 		p.Fail(r, &audit.Failure{Kind: kind, Err: fmt.Errorf("refused")})
 	}
 	untouched := state.Stream{
-		Watermark: now - 3600, High: now - 3600, RecentSince: now - 3600, Backlog: []state.Window{}, RecentIDs: map[string]int64{},
+		Watermark: now - 3600, High: now - 3600, RecentSince: now - 3600, Backlog: []state.Window{},
 		Covered: []state.Span{{Gte: now - 3600, Lte: now - 3600, Filter: filterA}}, Filter: filterA, Untouched: true,
 	}
 	edited := collected(now-500, backlog(state.Window{Gte: 5, Lte: 6}), func(s *state.Stream) { s.Own, s.Rewound, s.LastRun = false, true, "x" })

@@ -330,7 +330,7 @@ func (h *streamHistory) run(settings Settings, width int, faults streamFaults) {
 	}
 	next := stored(h.t, p.State(), date)
 	if faults.dropped && (before == nil || before.Tenant == nil) {
-		if s := next.Tenant; s == nil || !s.Untouched || len(s.RecentIDs) > 0 || s.High != h.now-settings.Lookback {
+		if s := next.Tenant; s == nil || !s.Untouched || len(s.Recent) > 0 || s.High != h.now-settings.Lookback {
 			h.t.Errorf("a tenant's stream that was left as it began is %+v", s)
 		}
 	} else if faults.dropped {

@@ -217,9 +217,9 @@ func windowHistory(t *testing.T, order order, choose *choices) {
 // next new window can bring again.
 func idsAreNeeded(t *testing.T, s *state.Stream, overlap int64) {
 	t.Helper()
-	for id, at := range s.RecentIDs {
-		if at < s.High-overlap {
-			t.Errorf("id %s at %d is kept without need: high %d, overlap %d", id, at, s.High, overlap)
+	for _, r := range s.Recent {
+		if r.At < s.High-overlap {
+			t.Errorf("id %s at %d is kept without need: high %d, overlap %d", r.ID, r.At, s.High, overlap)
 		}
 	}
 }

@@ -5,6 +5,7 @@
 package proof
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"net/http"
@@ -68,7 +69,7 @@ func (h *simulation) collectorThrough(c harness.Connections) *auditlog.Collector
 // state is what the product makes of the state object.
 func (h *simulation) state() state.State {
 	h.T.Helper()
-	s, _, err := state.Decode(h.ReadState(), time.Now())
+	s, _, err := state.Decode(bytes.NewReader(h.ReadState()), time.Now())
 	if err != nil {
 		h.T.Fatal(err)
 	}
@@ -78,11 +79,11 @@ func (h *simulation) state() state.State {
 // encoded is what a commit writes.
 func encoded(t testing.TB, s state.State) []byte {
 	t.Helper()
-	data, err := state.Encode(s)
-	if err != nil {
+	var object bytes.Buffer
+	if err := state.Encode(&object, s); err != nil {
 		t.Fatal(err)
 	}
-	return data
+	return object.Bytes()
 }
 
 func (h *simulation) checkInvariants() {
@@ -223,7 +224,7 @@ func (w *witness) look(shown int) {
 	case err != nil && w.generation != 0:
 		h.T.Errorf("the state is gone: %v", err)
 	case err == nil && o.Generation != w.generation:
-		if _, note, err := state.Decode(data, time.Now()); err != nil || note != "" {
+		if _, note, err := state.Decode(bytes.NewReader(data), time.Now()); err != nil || note != "" {
 			h.T.Errorf("a run wrote a state that is damaged or counts as edited: %v %s\n%s", err, note, data)
 		}
 		next, err := harness.DecodeStored(data)

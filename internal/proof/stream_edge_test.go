@@ -360,7 +360,7 @@ func TestIDsOfExcludedWindows(t *testing.T) {
 		h.Env["EVENT_TYPES"], h.Env["MAX_RECORDS"] = "k", "1000"
 		for range 4 {
 			h.MustRun()
-			if n := len(h.state().RecentIDs); n > 100 {
+			if n := len(h.state().Recent); n > 100 {
 				t.Errorf("%d ids", n)
 			}
 		}

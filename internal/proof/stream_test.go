@@ -228,7 +228,7 @@ func TestTenantOnlyDropped(t *testing.T) {
 			if err := h.Check(); err != nil {
 				t.Error(err)
 			}
-			if s := h.state().Tenant; s == nil || s.LastRun != "" || len(s.RecentIDs) != 0 {
+			if s := h.state().Tenant; s == nil || s.LastRun != "" || len(s.Recent) != 0 {
 				t.Errorf("the tenant's stream is %+v", s)
 			}
 		})
@@ -366,7 +366,7 @@ func TestBackfillAgainOnce(t *testing.T) {
 func TestTakenByTheOtherStream(t *testing.T) {
 	inTenant(t, func(h *simulation) {
 		h.oneTakenByTenant()
-		if n := len(h.state().Tenant.RecentIDs); n != 1 {
+		if n := len(h.state().Tenant.Recent); n != 1 {
 			t.Fatalf("the tenant's stream has %d ids", n)
 		}
 		for _, clash := range []bool{true, false} {
@@ -388,7 +388,7 @@ func TestTakenByTheOtherStream(t *testing.T) {
 func TestTenantOnlyDroppedAtFirst(t *testing.T) {
 	inTenant(t, func(h *simulation) {
 		h.collectedThenQuiet()
-		if n := len(h.state().RecentIDs); n > 0 {
+		if n := len(h.state().Recent); n > 0 {
 			t.Fatalf("%d ids", n)
 		}
 		h.APIFaults.Set(func(_ int, r *http.Request) fault.Fault { dropTenantOnly(r); return fault.Fault{} })

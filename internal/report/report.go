@@ -111,7 +111,7 @@ func newStream(s *state.Stream) Stream {
 	r.CollectedTo, r.CollectedToTime = s.CollectedTo(), unix(s.CollectedTo())
 	r.Watermark, r.WatermarkTime = s.Watermark, unix(s.Watermark)
 	r.High, r.HighTime = s.High, unix(s.High)
-	r.Filter, r.RecentIDs = filterText(s.Filter), len(s.RecentIDs)
+	r.Filter, r.RecentIDs = filterText(s.Filter), len(s.Recent)
 	r.Collected, r.Unknown, r.Gaps = NewRanges(collected(s)), len(s.Covered) == 0, NewRanges(s.Gaps())
 	r.LastRun, _ = time.Parse(time.RFC3339, s.LastRun) // anything else means unknown
 	for _, w := range s.Backlog {

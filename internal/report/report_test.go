@@ -54,14 +54,14 @@ func sample() *Report {
 			{Gte: at(5 * day), Lte: at(5 * day), SetAside: true},
 			{Gte: at(8 * day), Lte: at(7 * day), Backfill: asked}, {Gte: at(9 * day), Lte: at(8*day) - 1, Backfill: asked},
 		},
-		RecentIDs: ids(12),
+		Recent: recent(12),
 	})
 	r.State.Stream.Filter = "EVENT_TYPES=" + hostile
 	tenant := newStream(&state.Stream{
 		Watermark: at(3 * day), LastRun: last, High: at(35 * time.Minute), Own: true,
-		Covered:   []state.Span{rng(at(3*day), at(35*time.Minute))},
-		Backlog:   []state.Window{{Gte: at(3 * day), Lte: at(2 * day), After: "audit_log-2", Top: at(2 * day), AfterAt: at(50 * hour), SetAside: true}},
-		RecentIDs: ids(3),
+		Covered: []state.Span{rng(at(3*day), at(35*time.Minute))},
+		Backlog: []state.Window{{Gte: at(3 * day), Lte: at(2 * day), After: "audit_log-2", Top: at(2 * day), AfterAt: at(50 * hour), SetAside: true}},
+		Recent:  recent(3),
 	})
 	r.State.Tenant = &tenant
 
@@ -101,12 +101,11 @@ func sample() *Report {
 	return r
 }
 
-func ids(n int) map[string]int64 {
-	m := map[string]int64{}
+func recent(n int) (r state.Recent) {
 	for i := range n {
-		m[fmt.Sprint(i)] = 0
+		r = append(r, state.Remembered{Identity: audit.Identity{ID: fmt.Sprint(i)}})
 	}
-	return m
+	return r
 }
 
 var added uint64

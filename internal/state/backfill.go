@@ -236,7 +236,7 @@ func (s *Stream) refuseAgain(asked Span) error {
 		return nil
 	}
 	recent := false
-	for r := range s.Remembered() { // it is unknown which of these pass the filter
+	for _, r := range s.Recent { // it is unknown which of these pass the filter
 		if asked.Gte <= r.At && r.At <= asked.Lte {
 			if r.At < s.RecentSince {
 				return errors.New("the backlog has windows with other filters in the range: let runs read them first")
@@ -316,7 +316,7 @@ func (s *Stream) enqueue(part, asked Span, again bool) {
 		s.Covered = Cover(s.Covered, part)
 	}
 	if again { // what is asked for again must not count as collected
-		s.forget(func(at int64) bool { return part.Gte <= at && at <= part.Lte })
+		s.Recent = s.Recent.Only(func(r Remembered) bool { return r.At < part.Gte || part.Lte < r.At })
 	}
 	s.Watermark = s.ImpliedWatermark()
 }

@@ -2,7 +2,6 @@ package state
 
 import (
 	"errors"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -31,7 +30,7 @@ func here(b Backfill) Backfill  { b.Here = true; return b }
 func quietStream() Stream {
 	return Stream{
 		Watermark: 1000, High: 1000, Own: true, Covered: spans(600, 1000),
-		RecentIDs: map[string]int64{"a": 900, "b": 1000}, RecentSince: 900,
+		Recent: recent(map[string]int64{"a": 900, "b": 1000}), RecentSince: 900,
 	}
 }
 
@@ -126,7 +125,7 @@ func TestAddBackfill(t *testing.T) {
 			[]Span{{Gte: 600, Lte: 899}}, []Window{{Gte: 600, Lte: 899}}, []Span{{Gte: 600, Lte: 1000, Filter: filterA}, {Gte: 600, Lte: 899}}, []string{"a", "b"}},
 		{"again with other filters, beside what is remembered", withFilter(quietStream(), filterA), again(since(901, 999)), "",
 			[]Span{{Gte: 901, Lte: 999}}, []Window{{Gte: 901, Lte: 999}}, []Span{{Gte: 901, Lte: 999}, {Gte: 600, Lte: 1000, Filter: filterA}}, []string{"a", "b"}},
-		{"again with other filters, where nothing is remembered", with(withFilter(quietStream(), filterA), func(s *Stream) { s.RecentIDs = nil }), again(since(600, 1000)), "",
+		{"again with other filters, where nothing is remembered", with(withFilter(quietStream(), filterA), func(s *Stream) { s.Recent = nil }), again(since(600, 1000)), "",
 			[]Span{{Gte: 600, Lte: 1000}}, []Window{{Gte: 600, Lte: 1000}}, []Span{{Gte: 600, Lte: 1000, Filter: filterA}, {Gte: 600, Lte: 1000}}, nil},
 
 		// Filters.
@@ -150,16 +149,14 @@ func TestAddBackfill(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := State{Stream: tt.before}
 			kept := tt.before
-			kept.Backlog, kept.RecentIDs, kept.Covered = slices.Clone(kept.Backlog), maps.Clone(kept.RecentIDs), slices.Clone(kept.Covered)
+			kept.Backlog, kept.Recent, kept.Covered = slices.Clone(kept.Backlog), slices.Clone(kept.Recent), slices.Clone(kept.Covered)
 			b, err := s.AddBackfill(tt.want, tt.filter, false)
 			if err != nil || !slices.Equal(b.Parts, tt.parts) || b.Asked.Gte != tt.want.From.Unix() {
 				t.Errorf("%+v, error %v; want %+v", b, err, tt.parts)
 			}
 			want := tt.before
-			want.Backlog, want.Covered, want.RecentIDs = tt.backlog, tt.covered, map[string]int64{}
-			for _, id := range tt.ids {
-				want.RecentIDs[id] = tt.before.RecentIDs[id]
-			}
+			want.Backlog, want.Covered = tt.backlog, tt.covered
+			want.Recent = tt.before.Recent.Only(func(r Remembered) bool { return slices.Contains(tt.ids, r.ID) })
 			want.Watermark = min(tt.before.Watermark, tt.parts[len(tt.parts)-1].Gte)
 			if diff := cmp.Diff(want, s.Stream, cmpopts.EquateEmpty(), ofAny); diff != "" {
 				t.Errorf("differs (-want +got):\n%s", diff)
@@ -258,7 +255,7 @@ func TestBackfillLeaves(t *testing.T) {
 func TestBackfillRefused(t *testing.T) {
 	filtered := withFilter(quietStream(), filterA)
 	// The ids below RecentSince are those of windows that are open.
-	early := with(filtered, func(s *Stream) { s.RecentIDs = map[string]int64{"a": 899, "b": 1000} })
+	early := with(filtered, func(s *Stream) { s.Recent = recent(map[string]int64{"a": 899, "b": 1000}) })
 
 	tests := []struct {
 		name   string
@@ -284,7 +281,7 @@ func TestBackfillRefused(t *testing.T) {
 		{"again what other filters have let through of late", filtered, again(since(700, 900)), "", []string{"must end before 1970-01-01T00:15:00Z"}},
 		{"... by its first second", filtered, again(since(1000, 1000)), "", []string{"must end before 1970-01-01T00:15:00Z"}},
 		{"... without an end", filtered, again(since(700, -1)), "", []string{"must end before 1970-01-01T00:15:00Z"}},
-		{"... by its last second", with(filtered, func(s *Stream) { s.RecentIDs = map[string]int64{"a": 900} }), again(since(900, 950)), "", []string{"must end before"}},
+		{"... by its last second", with(filtered, func(s *Stream) { s.Recent = recent(map[string]int64{"a": 900}) }), again(since(900, 950)), "", []string{"must end before"}},
 		{"again what open windows with other filters need", early, again(since(700, 899)), "", []string{"windows with other filters in the range: let runs read them first"}},
 		{"... and what is remembered of late", early, again(since(700, 1000)), "", []string{"let runs read them first"}},
 		{"again with windows of other filters in the backlog", with(quietStream(), func(s *Stream) { s.Backlog = []Window{{Gte: 850, Lte: 900, Filter: filterA}} }), again(since(900, 950)), filterB, []string{"must end before"}},

@@ -1,11 +1,10 @@
 package state
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
+	"cmp"
 	"iter"
-	"strconv"
+	"slices"
+	"strings"
 
 	"example.com/auditlog/internal/audit"
 )
@@ -13,87 +12,72 @@ import (
 // Remembered is a collected record that a later read can return again.
 type Remembered struct {
 	audit.Identity
-	Line uint64 // of the record; 0: unknown
+	Line uint64 // a hash of the record's line; 0: unknown
 }
 
-// Version is one of the records that share an id, as stored: its effective_at, and hashes of its
-// type and line.
-type Version struct {
-	At         int64
-	Type, Line uint64
+// Recent is a set of remembered records, sorted by identity. It never changes: two states can share one.
+type Recent []Remembered
+
+func byIdentity(a, b Remembered) int {
+	return cmp.Or(strings.Compare(a.ID, b.ID), cmp.Compare(a.At, b.At), cmp.Compare(a.Type, b.Type))
 }
 
-// MarshalJSON implements json.Marshaler.
-func (v Version) MarshalJSON() ([]byte, error) {
-	return fmt.Appendf(nil, `[%d,"%016x","%016x"]`, v.At, v.Type, v.Line), nil
-}
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (v *Version) UnmarshalJSON(data []byte) error {
-	var typ, line string
-	err := json.Unmarshal(data, &[3]any{&v.At, &typ, &line})
-	if err == nil {
-		v.Type, err = strconv.ParseUint(typ, 16, 64)
+// Find reports whether a record is remembered, and its line then. A record that is remembered without its
+// type, as by an older release, is any of its id and time.
+func (r Recent) Find(id audit.Identity) (line uint64, found bool) {
+	for _, typ := range []uint64{id.Type, audit.AnyType} {
+		id.Type = typ
+		if i, found := slices.BinarySearchFunc(r, Remembered{Identity: id}, byIdentity); found {
+			return r[i].Line, true
+		}
 	}
-	if err == nil {
-		v.Line, err = strconv.ParseUint(line, 16, 64)
-	}
-	if err != nil {
-		return errors.New(`"recent" has a record that is not its time and two hashes`)
-	}
-	return nil
+	return 0, false
 }
 
-// Remembered yields the records that a later read can return again.
-func (s *Stream) Remembered() iter.Seq[Remembered] {
-	return func(yield func(Remembered) bool) {
-		for id, at := range s.RecentIDs {
-			if len(s.Recent[id]) == 0 && !yield(Remembered{Identity: audit.Identity{ID: id, At: at}}) {
+// With returns r and more, which may be in any order. Of one in both, it has the line in more.
+func (r Recent) With(more []Remembered) Recent {
+	if !slices.IsSortedFunc(more, byIdentity) {
+		more = slices.SortedStableFunc(slices.Values(more), byIdentity)
+	}
+	all := make(Recent, 0, len(r)+len(more))
+	for _, m := range more {
+		n, found := slices.BinarySearchFunc(r, m, byIdentity)
+		all, r = append(all, r[:n]...), r[n:]
+		if found {
+			r = r[1:]
+		}
+		if last := len(all) - 1; last >= 0 && all[last].Identity == m.Identity {
+			all[last] = m
+		} else {
+			all = append(all, m)
+		}
+	}
+	return append(all, r...)
+}
+
+// Only returns those that keep returns true for.
+func (r Recent) Only(keep func(Remembered) bool) Recent {
+	kept := make(Recent, 0, len(r))
+	for _, m := range r {
+		if keep(m) {
+			kept = append(kept, m)
+		}
+	}
+	return kept
+}
+
+// byID yields the records of each id.
+func (r Recent) byID() iter.Seq[Recent] {
+	return func(yield func(Recent) bool) {
+		for len(r) > 0 {
+			n := 1
+			for n < len(r) && r[n].ID == r[0].ID {
+				n++
+			}
+			if !yield(r[:n]) {
 				return
 			}
-		}
-		for id, versions := range s.Recent {
-			for _, v := range versions {
-				if !yield(Remembered{audit.Identity{ID: id, At: v.At, Type: v.Type}, v.Line}) {
-					return
-				}
-			}
+			r = r[n:]
 		}
 	}
-}
-
-// Remember replaces the records that a later read can return again.
-func (s *Stream) Remember(records iter.Seq[Remembered]) {
-	s.RecentIDs, s.Recent = map[string]int64{}, nil
-	var untyped []Remembered
-	for r := range records {
-		s.RecentIDs[r.ID] = max(r.At, s.RecentIDs[r.ID])
-		if r.Type == audit.AnyType {
-			untyped = append(untyped, r)
-			continue
-		}
-		if s.Recent == nil {
-			s.Recent = map[string][]Version{}
-		}
-		s.Recent[r.ID] = append(s.Recent[r.ID], Version{r.At, r.Type, r.Line})
-	}
-	for _, r := range untyped { // beside others with its id, it must not be forgotten
-		if versions := s.Recent[r.ID]; len(versions) > 0 {
-			s.Recent[r.ID] = append(versions, Version{At: r.At})
-		}
-	}
-}
-
-func (s *Stream) forget(drop func(at int64) bool) {
-	if len(s.RecentIDs) == 0 {
-		return
-	}
-	old := *s
-	s.Remember(func(yield func(Remembered) bool) {
-		for r := range old.Remembered() {
-			if !drop(r.At) && !yield(r) {
-				return
-			}
-		}
-	})
 }

@@ -1,8 +1,7 @@
 package state
 
 import (
-	gocmp "cmp"
-	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -16,85 +15,133 @@ func remembered(id string, at int64, typ, line uint64) Remembered {
 	return Remembered{audit.Identity{ID: id, At: at, Type: typ}, line}
 }
 
-func sorted(s *Stream) []Remembered {
-	return slices.SortedFunc(s.Remembered(), func(a, b Remembered) int {
-		return gocmp.Or(strings.Compare(a.ID, b.ID), gocmp.Compare(a.At, b.At), gocmp.Compare(a.Type, b.Type))
-	})
+// someRecent has records that share an id, and such as an older release has left.
+var someRecent = Recent{
+	remembered("a", 5, 1, 7), remembered("a", 5, 2, 8), remembered("a", 6, 1, 9),
+	remembered("a", 7, audit.AnyType, 0),
+	remembered("b", 4, audit.AnyType, 0),
+	remembered("c", 3, 1, 1<<63+1),
 }
 
-// TestRemembered: what is remembered is what is stored, also of records that share
-// an id, and an older release reads each id once.
-func TestRemembered(t *testing.T) {
-	want := []Remembered{
-		remembered("a", 5, 1, 7), remembered("a", 5, 2, 8), remembered("a", 6, 1, 9),
-		remembered("a", 7, audit.AnyType, 0), // as an older release left it
-		remembered("b", 4, audit.AnyType, 0),
-		remembered("c", 3, 1, 1<<63+1),
+// TestRecent: what is remembered is what is stored, also of records that share
+// an id, and an older release reads each id once, with its latest time.
+func TestRecent(t *testing.T) {
+	data := encoded(t, State{Stream: Stream{Recent: someRecent}})
+	want := `
+  "recent_ids": {
+    "a": 7,
+    "b": 4,
+    "c": 3
+  },
+  "recent": {
+    "a": [[5,"0000000000000001","0000000000000007"],[5,"0000000000000002","0000000000000008"],[6,"0000000000000001","0000000000000009"],[7,"0000000000000000","0000000000000000"]],
+    "c": [[3,"0000000000000001","8000000000000001"]]
+  }
+}
+`
+	if !strings.HasSuffix(data, want) {
+		t.Errorf("stored as %s", data)
 	}
-	var s Stream
-	s.Remember(slices.Values(want))
-	if diff := cmp.Diff(map[string]int64{"a": 7, "b": 4, "c": 3}, s.RecentIDs); diff != "" {
-		t.Error(diff)
-	}
-	data, err := json.Marshal(s)
+	s, _, err := Decode(strings.NewReader(data), testNow)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(data), `"c":[[3,"0000000000000001","8000000000000001"]]`) {
-		t.Errorf("stored as %s", data)
-	}
-	var stored Stream
-	if err := json.Unmarshal(data, &stored); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, sorted(&stored)); diff != "" {
+	if diff := cmp.Diff(someRecent, s.Recent); diff != "" {
 		t.Error(diff)
 	}
-	for range stored.Remembered() {
-		break // whoever has seen enough may stop
-	}
-
-	stored.forget(func(at int64) bool { return at == 5 || at == 4 })
-	if diff := cmp.Diff([]Remembered{want[2], want[3], want[5]}, sorted(&stored)); diff != "" || len(stored.RecentIDs) != 2 {
-		t.Errorf("%v: %s", stored.RecentIDs, diff)
-	}
-	stored.Remember(slices.Values([]Remembered{}))
-	if stored.Recent != nil || stored.RecentIDs == nil {
-		t.Errorf("%+v", stored)
+	got := s.Recent.Only(func(r Remembered) bool { return r.At != 5 && r.At != 4 })
+	if diff := cmp.Diff(Recent{someRecent[2], someRecent[3], someRecent[5]}, got); diff != "" || len(s.Recent) != 6 {
+		t.Errorf("%d: %s", len(s.Recent), diff)
 	}
 }
 
-// TestRememberedStops: whoever has seen enough gets no more, of either kind.
-func TestRememberedStops(t *testing.T) {
-	for _, typ := range []uint64{audit.AnyType, 1} {
-		var s Stream
-		s.Remember(slices.Values([]Remembered{remembered("a", 5, typ, 7), remembered("b", 4, typ, 7), remembered("c", 3, typ, 7)}))
-		n := 0
-		for range s.Remembered() {
-			if n++; n == 2 {
-				break
+func TestFind(t *testing.T) {
+	for _, tt := range []struct {
+		id   audit.Identity
+		line uint64
+		want bool
+	}{
+		{audit.Identity{ID: "a", At: 5, Type: 1}, 7, true},
+		{audit.Identity{ID: "a", At: 5, Type: 2}, 8, true},
+		{audit.Identity{ID: "a", At: 5, Type: 3}, 0, false},
+		{audit.Identity{ID: "a", At: 6, Type: 2}, 0, false},
+		{audit.Identity{ID: "a", At: 7, Type: 2}, 0, true}, // of any type
+		{audit.Identity{ID: "b", At: 4, Type: 9}, 0, true},
+		{audit.Identity{ID: "b", At: 5, Type: 9}, 0, false},
+		{audit.Identity{ID: "d", At: 3, Type: 1}, 0, false},
+		{audit.Identity{ID: "", At: 3, Type: 1}, 0, false},
+	} {
+		if line, found := someRecent.Find(tt.id); line != tt.line || found != tt.want {
+			t.Errorf("%+v: %d, %v", tt.id, line, found)
+		}
+	}
+	if _, found := Recent(nil).Find(audit.Identity{ID: "a"}); found {
+		t.Error("an empty set has a record")
+	}
+}
+
+// TestWith: a set with more records is the sorted union, whatever their order; of
+// one in both, or twice among these, the last counts.
+func TestWith(t *testing.T) {
+	a, b, c, d := remembered("a", 1, 1, 1), remembered("b", 1, 1, 1), remembered("b", 2, 1, 1), remembered("c", 1, 1, 1)
+	changed := func(m Remembered) Remembered { m.Line = 2; return m }
+	for _, tt := range []struct{ r, more, want []Remembered }{
+		{nil, nil, Recent{}},
+		{[]Remembered{a, c}, nil, []Remembered{a, c}},
+		{nil, []Remembered{d, b, a}, []Remembered{a, b, d}},
+		{[]Remembered{a, c}, []Remembered{d, b}, []Remembered{a, b, c, d}},
+		{[]Remembered{b, c}, []Remembered{changed(c), a}, []Remembered{a, b, changed(c)}},
+		{[]Remembered{a}, []Remembered{b, a, changed(b), changed(a)}, []Remembered{changed(a), changed(b)}},
+	} {
+		r, more := slices.Clone(tt.r), slices.Clone(tt.more)
+		if diff := cmp.Diff(Recent(tt.want), Recent(r).With(more)); diff != "" {
+			t.Errorf("%v with %v (-want +got):\n%s", tt.r, tt.more, diff)
+		}
+		if !slices.Equal(r, tt.r) || !slices.Equal(more, tt.more) {
+			t.Errorf("%v with %v changes them", tt.r, tt.more)
+		}
+	}
+}
+
+// TestDecodeRecent: whatever order an edit or a tool has left, and whatever is left out.
+func TestDecodeRecent(t *testing.T) {
+	typed := `"recent": {"c": [[3, "0000000000000001", "8000000000000001"]], "a": [[6,"1","9"],[5,"2","8"],
+		[5,"0000000000000001","0000000000000007"],[7,"0","0"]]}`
+	for name, members := range map[string]string{
+		"other order":       `"recent_ids": {"c": 3, "b": 4, "a": 7}, ` + typed,
+		"recent first":      typed + `, "recent_ids": {"a": 7, "b": 4, "c": 3}`,
+		"no ids but these":  typed + `, "recent_ids": {"b": 4}`,
+		"in pieces":         `"recent_ids": {"b": 4}, ` + typed + `, "recent": null, "recent_ids": null, "RECENT_IDS": {"a": 9}`,
+		"an id without any": `"recent_ids": {"b": 4, "a": 7}, ` + strings.Replace(typed, `{`, `{"b": [], `, 1),
+		"an id with null":   `"recent_ids": {"b": 4, "a": 7}, ` + strings.Replace(typed, `{`, `{"b": null, `, 1),
+		"escaped":           `"recent\u005fids": {"\u0062": 4}, ` + strings.Replace(typed, `"a"`, `"\u0061"`, 1),
+	} {
+		s, _, err := Decode(strings.NewReader(`{"last_effective_at": 9, "high": 9, `+members+`}`), testNow)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(someRecent, s.Recent); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestDecodeRecentRefuses(t *testing.T) {
+	for _, value := range []string{`1`, `[]`, `""`, `{"a": 1}`, `{"a": [1]}`, `{"a": [null]}`, `{"a": [[]]}`, `{"a": [[1]]}`, `{"a": [[1,"1"]]}`,
+		`{"a": [[1,"g","1"]]}`, `{"a": [[1,"1","x"]]}`, `{"a": [["1","1","1"]]}`, `{"a": [[1.5,"1","1"]]}`, `{"a": [[1,2,3]]}`, `{"a": [{}]}`, `{"a": {}}`} {
+		for _, tenant := range []bool{false, true} {
+			data := fmt.Sprintf(`{"last_effective_at": 9, "high": 9, "recent": %s}`, value)
+			if tenant {
+				data = `{"last_effective_at": 9, "high": 9, "tenant": ` + data + `}`
+			}
+			if _, _, err := Decode(strings.NewReader(data), testNow); err == nil || !strings.Contains(err.Error(), `"recent"`) {
+				t.Errorf("%s: %v", data, err)
 			}
 		}
-		if n != 2 {
-			t.Errorf("type %d: %d of 2", typ, n)
-		}
 	}
-}
-
-// TestRememberedLatest: an older release reads of records that share an id the latest,
-// whatever their order.
-func TestRememberedLatest(t *testing.T) {
-	var s Stream
-	s.Remember(slices.Values([]Remembered{remembered("a", 6, 1, 9), remembered("a", 5, 1, 7)}))
-	if diff := cmp.Diff(map[string]int64{"a": 6}, s.RecentIDs); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestVersionRefused(t *testing.T) {
-	for _, data := range []string{`1`, `[]`, `[1]`, `[1,"g","1"]`, `[1,"1","x"]`, `["1","1","1"]`, `[1.5,"1","1"]`, `[1,2,3]`, `{}`} {
-		if err := json.Unmarshal([]byte(data), new(Version)); err == nil {
-			t.Errorf("%s is taken", data)
+	for _, value := range []string{`1`, `[]`, `{"a": "1"}`, `{"a": 1.5}`, `{"a": null}`, `{"a": []}`} {
+		if _, _, err := Decode(strings.NewReader(`{"last_effective_at": 9, "high": 9, "recent_ids": `+value+`}`), testNow); err == nil || !strings.Contains(err.Error(), `"recent_ids"`) {
+			t.Errorf("%s: %v", value, err)
 		}
 	}
 }

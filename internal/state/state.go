@@ -6,12 +6,7 @@
 package state
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"example.com/auditlog/internal/audit"
@@ -27,8 +22,8 @@ const MaxBytes = 128 << 20
 type State struct {
 	Stream
 
-	// Tenant is the stream of tenant-scoped records; nil if none was read.
-	Tenant *Stream `json:"tenant,omitempty"`
+	// Tenant is the stream of tenant-scoped records; nil if none was read. Its key is "tenant".
+	Tenant *Stream `json:"-"`
 
 	Staging
 
@@ -108,11 +103,10 @@ type Stream struct {
 	// where that is unknown, as where another function began the state.
 	Covered []Span `json:"covered,omitempty"`
 
-	// RecentIDs are the collected records that a later read can return again, each with its
-	// effective_at; older releases read only these. Recent distinguishes the records of an id; an
-	// id that is not in it means a record of any type. See Remembered.
-	RecentIDs map[string]int64     `json:"recent_ids"`
-	Recent    map[string][]Version `json:"recent,omitempty"`
+	// Recent are the collected records that a later read can return again. Its keys are "recent_ids",
+	// with each id's latest effective_at, and "recent", with the records of each id; older releases
+	// read only the first. An id that is not in "recent" means a record of any type.
+	Recent Recent `json:"-"`
 	// RecentSince is the time from which they are complete. No new window reaches further back, so
 	// that OVERLAP_SECONDS may be raised without repeating older records.
 	RecentSince int64 `json:"recent_since,omitempty"`
@@ -273,187 +267,12 @@ func (s *State) Adopt() {
 	}
 }
 
-// Encode returns the state object's bytes.
-func Encode(s State) ([]byte, error) {
-	stored := struct {
-		State
-		Tenant  json.RawMessage `json:"tenant,omitempty"`
-		Version int             `json:"version"`
-	}{State: s, Version: version}
-	if s.Tenant != nil {
-		var err error
-		if stored.Tenant, err = marshal(*s.Tenant, s.Tenant.Unknown); err != nil {
-			return nil, err
-		}
-	}
-	data, err := marshal(stored, s.Unknown)
-	if err != nil {
-		return nil, err
-	}
-	return append(indent(data), '\n'), nil
-}
-
-// indent puts each member of an object, and each object of an array, on its own line, for people to
-// read and edit. Other arrays stay on one line: each remembered record is one.
-func indent(src []byte) []byte {
-	dst := make([]byte, 0, len(src)+len(src)/4)
-	var open []bool // open brackets, and whether their content has its own lines
-	line := func() {
-		dst = append(dst, '\n')
-		for range open {
-			dst = append(dst, "  "...)
-		}
-	}
-	for i := 0; i < len(src); i++ {
-		switch c := src[i]; c {
-		case '{', '[':
-			lines := c == '{' && src[i+1] != '}' || src[i+1] == '{'
-			if dst, open = append(dst, c), append(open, lines); lines {
-				line()
-			}
-		case '}', ']':
-			lines := open[len(open)-1]
-			if open = open[:len(open)-1]; lines {
-				line()
-			}
-			dst = append(dst, c)
-		case ',':
-			if dst = append(dst, c); open[len(open)-1] {
-				line()
-			}
-		case ':':
-			dst = append(dst, ": "...)
-		case '"':
-			start := i
-			for i++; src[i] != '"'; i++ {
-				if src[i] == '\\' {
-					i++
-				}
-			}
-			dst = append(dst, src[start:i+1]...)
-		default:
-			dst = append(dst, c)
-		}
-	}
-	return dst
-}
-
-// storedStream is a stream as stored. Its own fields hide Stream's keys, to see whether those are
-// there, and in what spelling.
-type storedStream struct {
-	Stream
-	Watermark json.RawMessage `json:"last_effective_at"`
-	LastRun   json.RawMessage `json:"last_run"`
-	High      *int64          `json:"high"`
-}
-
-// Decode reads a state object. It refuses one that no collector can have written: guessing would
-// lose or repeat records. note describes an edit by hand.
-func Decode(data []byte, now time.Time) (s State, note string, err error) {
-	data = bytes.TrimPrefix(data, []byte("\ufeff")) // some editors write a byte order mark
-	if err := checkVersion(data); err != nil {
-		return State{}, "", err
-	}
-	var stored struct {
-		storedStream
-		Tenant *storedTenant `json:"tenant"`
-		Staging
-		Organization string   `json:"organization"`
-		Objects      *Objects `json:"objects"`
-		LastBackfill string   `json:"last_backfill"`
-		Version      any      `json:"version"`
-	}
-	if stored.Unknown, err = unmarshal(data, &stored); err != nil {
-		return State{}, "", err
-	}
-	s = State{Staging: stored.Staging, Organization: stored.Organization, Objects: stored.Objects, LastBackfill: stored.LastBackfill}
-	if s.Stream, note, err = stored.storedStream.read(now); err != nil {
-		return State{}, "", err
-	}
-	if stored.Tenant != nil {
-		tenant, edited, err := stored.Tenant.read(now)
-		if err != nil {
-			return State{}, "", fmt.Errorf(`"tenant": %w`, err)
-		}
-		if s.Tenant = &tenant; edited != "" {
-			note = strings.TrimPrefix(note+"; tenant events: "+edited, "; ")
-		}
-	}
-	if s.StagedGeneration < 0 {
-		return State{}, "", fmt.Errorf(`"staged_generation" is %d: remove it`, s.StagedGeneration)
-	}
-	if s.Objects != nil && s.Objects.Count < 0 {
-		return State{}, "", fmt.Errorf(`"objects" has %d: remove it`, s.Objects.Count)
-	}
-	return s, note, nil
-}
-
-func (stored *storedStream) read(now time.Time) (s Stream, note string, err error) {
-	if stored.Watermark == nil {
-		return s, "", errors.New(`it is no JSON object with "last_effective_at"`)
-	}
-	watermark, err := audit.WholeNumber(stored.Watermark)
-	if err != nil {
-		return s, "", fmt.Errorf(`"last_effective_at": %w`, err)
-	}
-	s = stored.Stream
-	_ = json.Unmarshal(stored.LastRun, &s.LastRun) // for information: any value is accepted
-	if stored.High != nil {
-		s.High = *stored.High
-	}
-	if err := s.check(watermark, stored.High != nil, now); err != nil {
-		return Stream{}, "", err
-	}
-
-	s.Own = true
-	if stored.High == nil { // the Python function's
-		s = Stream{LastRun: s.LastRun, High: watermark, Unknown: s.Unknown}
-	}
-	if implied := s.ImpliedWatermark(); watermark != implied {
-		note = fmt.Sprintf("last_effective_at was set by hand from %d to %d: reading goes on from there", implied, watermark)
-		s.edit(watermark)
-		s.Own = false
-	}
-	s.Watermark = watermark
-	return s, note, nil
-}
-
-func (s *Stream) check(watermark int64, ours bool, now time.Time) error {
-	limit := now.Add(24 * time.Hour).Unix()
-	plausible := func(name string, t int64) error {
-		if t < 0 || t > limit {
-			return fmt.Errorf("%q is %d, which is negative or more than a day ahead", name, t)
-		}
-		return nil
-	}
-	if err := errors.Join(plausible("last_effective_at", watermark), plausible("high", s.High), plausible("recent_since", s.RecentSince)); err != nil {
-		return err
-	}
-	if ours && s.RecentSince > s.High { // the next window would begin beyond what is covered
-		return fmt.Errorf(`"recent_since" is %d, after "high", %d: remove "recent_since"`, s.RecentSince, s.High)
-	}
-	for _, w := range s.Backlog {
-		if err := errors.Join(plausible("gte", w.Gte), plausible("lte", w.Lte), plausible("after_at", w.AfterAt), w.Filter.Check()); err != nil {
-			return err
-		}
-		if w.Gte > w.Lte {
-			return fmt.Errorf(`"backlog" has a window from %d back to %d`, w.Gte, w.Lte)
-		}
-	}
-	for _, c := range s.Covered {
-		if c.Gte < 0 || c.Gte > c.Lte {
-			return fmt.Errorf(`"covered" has a range from %d to %d: remove "covered"`, c.Gte, c.Lte)
-		}
-	}
-	return nil
-}
-
 // edit makes the other keys follow a watermark that was set by hand. If it moved back, everything
 // from it on is read and written again. If it moved forward, everything before it is given up.
 func (s *Stream) edit(watermark int64) {
 	if watermark < s.ImpliedWatermark() {
 		s.High, s.Rewound = watermark, true
-		s.forget(func(at int64) bool { return at >= watermark })
+		s.Recent = s.Recent.Only(func(r Remembered) bool { return r.At < watermark })
 		if s.RecentSince == 0 || s.RecentSince > watermark { // the ids below are not complete
 			s.RecentSince = watermark
 		}

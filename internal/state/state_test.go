@@ -1,7 +1,6 @@
 package state
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"example.com/auditlog/internal/audit"
 )
@@ -26,6 +26,25 @@ var (
 	testNow   = time.Date(2026, 11, 24, 1, 0, 0, 0, time.UTC)
 	testLimit = testNow.Add(24 * time.Hour).Unix() // the latest time that a state may hold
 )
+
+// encoded is a state as it is stored.
+func encoded(t testing.TB, s State) string {
+	t.Helper()
+	var object strings.Builder
+	if err := Encode(&object, s); err != nil {
+		t.Fatal(err)
+	}
+	return object.String()
+}
+
+// recent is these ids, each with its time.
+func recent(ids map[string]int64) Recent {
+	var list []Remembered
+	for id, at := range ids {
+		list = append(list, remembered(id, at, audit.AnyType, 0))
+	}
+	return Recent(nil).With(list)
+}
 
 // spans makes ranges of pairs.
 func spans(ends ...int64) (list []Span) {
@@ -48,8 +67,8 @@ func TestDecodeState(t *testing.T) {
 		s := State{
 			Stream: Stream{
 				Watermark: w1, LastRun: "2026-11-24T01:00:02Z", High: w2,
-				Backlog:   []Window{{Gte: w1, Lte: w2, After: "audit_log-a", AfterAt: 1795430000, Top: 1795484000}},
-				RecentIDs: map[string]int64{"audit_log-b": w2}, RecentSince: 1795484000,
+				Backlog: []Window{{Gte: w1, Lte: w2, After: "audit_log-a", AfterAt: 1795430000, Top: 1795484000}},
+				Recent:  recent(map[string]int64{"audit_log-b": w2}), RecentSince: 1795484000,
 			},
 			Staging: Staging{LastObject: "openai-auditlog/openai_auditlog_20261124_010002.ndjson", Staged: "state/openai-auditlog/staged/x"},
 		}
@@ -73,7 +92,7 @@ func TestDecodeState(t *testing.T) {
 			State{Stream: Stream{Watermark: 8, High: 8}}, ""},
 		{"a last_run that is no text", `{"last_effective_at": 8, "last_run": 5, "high": 8}`, State{Stream: Stream{Watermark: 8, High: 8, Own: true}}, ""},
 		{"edited back: read again from there", watermark(1795000000), ours(func(s *State) {
-			s.Watermark, s.High, s.RecentSince, s.RecentIDs = 1795000000, 1795000000, 1795000000, map[string]int64{}
+			s.Watermark, s.High, s.RecentSince, s.Recent = 1795000000, 1795000000, 1795000000, Recent{}
 			s.Rewound = true
 		}), edited(w1, 1795000000)},
 		{"edited into the backlog: its rest from there", watermark(1795400000), ours(func(s *State) {
@@ -101,11 +120,11 @@ func TestDecodeState(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, note, err := Decode([]byte(tt.data), testNow)
+			got, note, err := Decode(strings.NewReader(tt.data), testNow)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.want, got); diff != "" || note != tt.note {
+			if diff := cmp.Diff(tt.want, got, cmpopts.EquateEmpty()); diff != "" || note != tt.note {
 				t.Errorf("note %q, want %q; state differs (-want +got):\n%s", note, tt.note, diff)
 			}
 		})
@@ -115,12 +134,12 @@ func TestDecodeState(t *testing.T) {
 func TestDecodeStateRefuses(t *testing.T) {
 	ahead := testLimit + 1
 	tests := []struct{ name, data, why string }{
-		{"empty", ``, "unexpected end"},
-		{"cut", `{"last_effective_at": 17953`, "unexpected end"},
+		{"empty", ``, "empty or cut off"},
+		{"cut", `{"last_effective_at": 17953`, "empty or cut off"},
 		{"null", `null`, "no JSON object"},
 		{"array", `[]`, "array"},
 		{"string", `"x"`, "string"},
-		{"two values", `{"last_effective_at": 1} {}`, "after top-level value"},
+		{"two values", `{"last_effective_at": 1} {}`, "something follows"},
 		{"no watermark", `{"last_run": "x"}`, `no JSON object with "last_effective_at"`},
 		{"null watermark", `{"last_effective_at": null}`, `"last_effective_at": null is not a whole number`},
 		{"text watermark", `{"last_effective_at": "1795397838"}`, `"last_effective_at": "1795397838" is not`},
@@ -149,7 +168,7 @@ func TestDecodeStateRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, note, err := Decode([]byte(tt.data), testNow)
+			got, note, err := Decode(strings.NewReader(tt.data), testNow)
 			if err == nil || !strings.Contains(err.Error(), tt.why) {
 				t.Errorf("error %v, want one with %q", err, tt.why)
 			}
@@ -168,7 +187,7 @@ func TestDecodeStateBounds(t *testing.T) {
 		fmt.Sprintf(`{"last_effective_at": %d}`, testLimit),
 		fmt.Sprintf(`{"last_effective_at": %[1]d, "high": %[1]d, "recent_since": %[1]d, "backlog": [{"gte": %[1]d, "lte": %[1]d, "after_at": %[1]d}]}`, testLimit),
 	} {
-		if _, note, err := Decode([]byte(data), testNow); err != nil || note != "" {
+		if _, note, err := Decode(strings.NewReader(data), testNow); err != nil || note != "" {
 			t.Errorf("%s: note %q, error %v", data, note, err)
 		}
 	}
@@ -185,17 +204,17 @@ func TestEdit(t *testing.T) {
 		want   Stream
 	}{
 		{"back, before what is remembered",
-			Stream{High: 90, RecentIDs: ids(), RecentSince: 21, Backlog: []Window{window}}, 20,
-			Stream{High: 20, RecentIDs: map[string]int64{"a": 19}, RecentSince: 20, Backlog: []Window{window}, Rewound: true}},
+			Stream{High: 90, Recent: recent(ids()), RecentSince: 21, Backlog: []Window{window}}, 20,
+			Stream{High: 20, Recent: recent(map[string]int64{"a": 19}), RecentSince: 20, Backlog: []Window{window}, Rewound: true}},
 		{"back, without a backlog",
 			Stream{High: 90, RecentSince: 19, Backlog: []Window{}}, 20,
 			Stream{High: 20, RecentSince: 19, Backlog: []Window{}, Rewound: true}},
 		{"back, within what is remembered",
-			Stream{High: 90, RecentIDs: ids(), RecentSince: 19}, 20,
-			Stream{High: 20, RecentIDs: map[string]int64{"a": 19}, RecentSince: 19, Rewound: true}},
+			Stream{High: 90, Recent: recent(ids()), RecentSince: 19}, 20,
+			Stream{High: 20, Recent: recent(map[string]int64{"a": 19}), RecentSince: 19, Rewound: true}},
 		{"back, where nothing says since when ids are complete",
-			Stream{High: 90, RecentIDs: ids()}, 20,
-			Stream{High: 20, RecentIDs: map[string]int64{"a": 19}, RecentSince: 20, Rewound: true}},
+			Stream{High: 90, Recent: recent(ids())}, 20,
+			Stream{High: 20, Recent: recent(map[string]int64{"a": 19}), RecentSince: 20, Rewound: true}},
 		{"forward: what is before a window's beginning changes nothing of it",
 			Stream{High: 90, Backlog: []Window{window, {Gte: 10, Lte: 30}}}, 35,
 			Stream{High: 90, Backlog: []Window{window}}},
@@ -206,13 +225,13 @@ func TestEdit(t *testing.T) {
 			Stream{High: 90, Backlog: []Window{{Gte: 40, Lte: 60, After: "c", AfterAt: 50, Top: 59, Unordered: true}}}, 60,
 			Stream{High: 90, Backlog: []Window{{Gte: 60, Lte: 60, After: "c", AfterAt: 50, Top: 59, Unordered: true}}}},
 		{"forward, beyond high",
-			Stream{High: 90, RecentIDs: ids(), RecentSince: 80}, 91,
-			Stream{High: 91, RecentIDs: ids(), RecentSince: 80}},
+			Stream{High: 90, Recent: recent(ids()), RecentSince: 80}, 91,
+			Stream{High: 91, Recent: recent(ids()), RecentSince: 80}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.before.edit(tt.to)
-			if diff := cmp.Diff(tt.want, tt.before); diff != "" {
+			if diff := cmp.Diff(tt.want, tt.before, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("differs (-want +got):\n%s", diff)
 			}
 		})
@@ -233,7 +252,7 @@ func TestGivenUpStaysCovered(t *testing.T) {
 func fullState() State {
 	tenant := Stream{
 		Watermark: 1795400000, LastRun: "2026-11-24T00:00:02Z", High: 1795400000, Backlog: []Window{},
-		RecentIDs: map[string]int64{}, Untouched: true, Distinct: true, Unknown: `,"later":null`,
+		Untouched: true, Distinct: true, Unknown: `,"later":null`,
 	}
 	return State{
 		Stream: Stream{
@@ -242,12 +261,14 @@ func fullState() State {
 				{Gte: 1795397838, Lte: 1795484238, After: "audit_log-a", AfterAt: 1795430000, Top: 1795484000, TopID: "audit_log-t", Unordered: true, Filter: filterA},
 				{Gte: 1795397838, Lte: 1795400000, Unknown: `,"later":[1.50,{}]`},
 			},
-			Filter:    filterA,
-			Covered:   []Span{{Gte: 1795397838, Lte: 1795484238, Filter: filterA}, {Gte: 1795390000, Lte: 1795397837}},
-			RecentIDs: map[string]int64{"audit_log-b": 1795484238, "audit_log-a": 1795484237, "audit_log-c": 1795484236}, RecentSince: 1795484000,
-			Recent: map[string][]Version{
-				"audit_log-b": {{At: 1795484238, Type: 1, Line: 1<<64 - 1}},
-				"audit_log-a": {{At: 1795484237, Type: 1, Line: 2}, {At: 1795484230, Type: 3, Line: 0}},
+			Filter:      filterA,
+			Covered:     []Span{{Gte: 1795397838, Lte: 1795484238, Filter: filterA}, {Gte: 1795390000, Lte: 1795397837}},
+			RecentSince: 1795484000,
+			Recent: Recent{
+				remembered("audit_log-a", 1795484230, 3, 0),
+				remembered("audit_log-a", 1795484237, 1, 2),
+				remembered("audit_log-b", 1795484238, 1, 1<<64-1),
+				remembered("audit_log-c", 1795484236, audit.AnyType, 0),
 			},
 			Unknown: `,"later":{"a":"b"},"latest":2`,
 		},
@@ -273,11 +294,7 @@ func TestStoredKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := Encode(tt.s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		if diff := cmp.Diff(string(want), encoded(t, tt.s)); diff != "" {
 			t.Errorf("%s differs (-want +got):\n%s", tt.file, diff)
 		}
 	}
@@ -288,22 +305,20 @@ func TestStoredKeys(t *testing.T) {
 func TestStoredText(t *testing.T) {
 	for _, text := range []string{`"`, `\`, `\"`, `\\"},[{:`, `{"a":[1,2]}`, "[]", "{}", ", : {\n\t}", "\u2028é"} {
 		s := State{
-			Stream:       Stream{Backlog: []Window{{After: text, Gte: 1, Lte: 2}, {}}, RecentIDs: map[string]int64{text: 5}, Recent: map[string][]Version{text: {{At: 5, Type: 1}}}},
+			Stream: Stream{Own: true, Backlog: []Window{{After: text, Gte: 1, Lte: 2}, {}},
+				Recent: Recent{{Identity: audit.Identity{ID: text, At: 5, Type: 1}}}},
 			Organization: text,
 		}
-		data, err := Encode(s)
+		data := encoded(t, s)
+		got, _, err := Decode(strings.NewReader(data), testNow)
 		if err != nil {
-			t.Fatal(err)
-		}
-		var got State
-		if err := json.Unmarshal(data, &got); err != nil {
 			t.Fatalf("%q is stored as %s: %v", text, data, err)
 		}
 		if diff := cmp.Diff(s, got); diff != "" {
 			t.Errorf("%q is stored as %s (-want +got):\n%s", text, data, diff)
 		}
 		// Each window begins on a line of its own, and each text is on one.
-		if n := strings.Count(string(data), "\n"); n != 24 {
+		if n := strings.Count(data, "\n"); n != 24 {
 			t.Errorf("%q makes %d lines:\n%s", text, n, data)
 		}
 	}
@@ -318,11 +333,7 @@ func TestStateRoundTrip(t *testing.T) {
 	tenant.Filter = filterA + "&" + filterP
 	other.Tenant = &tenant
 	for _, s := range []State{fullState(), other} {
-		data, err := Encode(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, note, err := Decode(data, testNow)
+		got, note, err := Decode(strings.NewReader(encoded(t, s)), testNow)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -493,7 +504,7 @@ func TestCountObject(t *testing.T) {
 	if diff := cmp.Diff(&Objects{Count: 1, Last: "p/c", Since: 101}, s.CountObject("p/c", written)); diff != "" {
 		t.Errorf("after an older release (-want +got):\n%s", diff)
 	}
-	if _, _, err := Decode([]byte(`{"last_effective_at":90,"objects":{"count":-1}}`), time.Unix(100, 0)); err == nil {
+	if _, _, err := Decode(strings.NewReader(`{"last_effective_at":90,"objects":{"count":-1}}`), time.Unix(100, 0)); err == nil {
 		t.Error("a negative count is taken")
 	}
 }

@@ -79,13 +79,3 @@ func (w *Window) UnmarshalJSON(data []byte) (err error) {
 	w.Unknown, err = unmarshal(data, (*backlog)(w))
 	return err
 }
-
-// storedTenant is the tenant's stream as stored. It keeps UnmarshalJSON away from State, which
-// embeds a Stream.
-type storedTenant struct{ storedStream }
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (t *storedTenant) UnmarshalJSON(data []byte) (err error) {
-	t.Unknown, err = unmarshal(data, &t.storedStream)
-	return err
-}

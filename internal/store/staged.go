@@ -95,6 +95,9 @@ func (o *Staged) begin(attempt context.Context) error {
 	return err
 }
 
+// resend makes the client send an upload again after a dropped connection, too.
+var resend = storage.WithErrorFunc(storage.ShouldRetry)
+
 // conditional is the object for a write. The condition makes it idempotent, so that it is sent again.
 func (o *Staged) conditional() *storage.ObjectHandle {
 	return o.object.If(storage.Conditions{DoesNotExist: true}).Retryer(resend)
@@ -132,7 +135,7 @@ func (o *Staged) Close(ctx context.Context) error {
 
 func (o *Staged) end(ctx context.Context) (*storage.ObjectAttrs, error) {
 	if o.w == nil {
-		return o.store.put(o.ctx, o.conditional(), stagedType, o.metadata(), o.buf)
+		return o.store.putBytes(o.ctx, o.conditional(), storage.ObjectAttrs{ContentType: stagedType, Metadata: o.metadata()}, o.buf)
 	}
 	step, cancel := context.WithTimeout(ctx, o.store.Step)
 	defer cancel()

@@ -7,16 +7,17 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"hash/maphash"
 	"io"
 	"net/http"
 	"time"
 
 	"cloud.google.com/go/storage"
+	"github.com/googleapis/gax-go/v2"
 	"google.golang.org/api/option"
 
 	"example.com/auditlog/internal/audit"
@@ -128,23 +129,21 @@ func (e *Damaged) Remedy() string {
 // Load reads the state object. Only an absent object means a first run. The error is the storage
 // client's, or *Damaged.
 func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
-	data, generation, written, err := s.readState(ctx)
+	stored, err := s.readState(ctx)
 	switch {
 	case absent(err):
 		return &Snapshot{}, nil
 	case err != nil:
 		return nil, err
+	case stored.damage != nil:
+		return nil, stored.damage
 	}
-	decoded, note, err := decode(data)
-	if err != nil {
-		return nil, err
-	}
-	return &Snapshot{decoded, note, written, generation}, nil
+	return &stored.Snapshot, nil
 }
 
 // decode reads a state, and refuses one with an impossible staged object. Its error is *Damaged.
-func decode(data []byte) (s state.State, note string, err error) {
-	if s, note, err = state.Decode(data, time.Now()); err == nil {
+func decode(r io.Reader) (s state.State, note string, err error) {
+	if s, note, err = state.Decode(r, time.Now()); err == nil {
 		err = names.CheckStaged(s.Staged, s.LastObject)
 	}
 	if err != nil {
@@ -153,22 +152,70 @@ func decode(data []byte) (s state.State, note string, err error) {
 	return s, note, err
 }
 
-// readState returns the state's bytes, generation and time of writing, by the bucket's clock.
-func (s *Store) readState(ctx context.Context) (data []byte, generation int64, written time.Time, err error) {
+// storedState is the state object as it was read.
+type storedState struct {
+	Snapshot
+	damage error // *Damaged: it has no State
+	digest *digest
+}
+
+// readState reads the state object, and decodes it on the way. The error is the storage client's.
+func (s *Store) readState(ctx context.Context) (stored storedState, err error) {
 	err = s.try(ctx, func(ctx context.Context) error {
 		r, err := s.States.Object(s.StateKey).NewReader(ctx)
 		if err != nil {
 			return err
 		}
 		defer r.Close()
-		generation, written = r.Attrs.Generation, r.Attrs.LastModified
-		data, err = io.ReadAll(io.LimitReader(r, state.MaxBytes+1))
-		return err
+		stored = storedState{Snapshot: Snapshot{Written: r.Attrs.LastModified, generation: r.Attrs.Generation}, digest: newDigest()}
+		in := &reader{r: io.TeeReader(io.LimitReader(r, state.MaxBytes+1), stored.digest)}
+		stored.State, stored.Note, stored.damage = decode(in)
+		_, _ = io.Copy(io.Discard, in) // at its end, the client checks what it has read
+		return in.err
 	})
-	if err == nil && len(data) > state.MaxBytes {
+	if err == nil && stored.digest.size > state.MaxBytes {
 		err = fmt.Errorf("it is larger than %d MiB", state.MaxBytes>>20)
 	}
-	return data, generation, written, s.settle(ctx, s.StateKey, err)
+	return stored, s.settle(ctx, s.StateKey, err)
+}
+
+// reader keeps the error of a reader, which a decoder may hide in its own.
+type reader struct {
+	r   io.Reader
+	err error
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	if err != nil && err != io.EOF {
+		r.err = err
+	}
+	return n, err
+}
+
+// digest is what an object's bytes are compared by, without having them in memory.
+type digest struct {
+	size int64
+	crc  uint32
+	hash maphash.Hash
+}
+
+var seed = maphash.MakeSeed()
+
+func newDigest() *digest {
+	d := new(digest)
+	d.hash.SetSeed(seed)
+	return d
+}
+
+func (d *digest) Write(p []byte) (int, error) {
+	d.size += int64(len(p))
+	d.crc = crc32.Update(d.crc, castagnoli, p)
+	return d.hash.Write(p)
+}
+
+func (d *digest) equal(other *digest) bool {
+	return d.size == other.size && d.hash.Sum64() == other.hash.Sum64()
 }
 
 // ErrOvertaken means that another run has committed first.
@@ -179,39 +226,39 @@ var ErrOvertaken = errors.New("another run got ahead of this one")
 //
 // After an error other than ErrOvertaken the write may still be applied.
 func (s *Store) Commit(ctx context.Context, old *Snapshot, next state.State) (time.Time, error) {
-	data, err := state.Encode(next)
-	if err != nil {
+	encode := func(w io.Writer) error { return state.Encode(w, next) }
+	want := newDigest()
+	if err := encode(want); err != nil {
 		return time.Time{}, fmt.Errorf("encoding state: %w", err)
 	}
-	if len(data) > state.MaxBytes {
-		return time.Time{}, fmt.Errorf("state %s would have %d bytes, more than the %d MiB that are read: lower OVERLAP_SECONDS", s.StateURL(), len(data), state.MaxBytes>>20)
+	if want.size > state.MaxBytes {
+		return time.Time{}, fmt.Errorf("state %s would have %d bytes, more than the %d MiB that are read: lower OVERLAP_SECONDS", s.StateURL(), want.size, state.MaxBytes>>20)
 	}
 	condition := storage.Conditions{GenerationMatch: old.generation}
 	if old.First() {
 		condition = storage.Conditions{DoesNotExist: true}
 	}
-	attrs, err := s.Put(ctx, s.States.Object(s.StateKey).If(condition), "application/json", data)
+	attrs, err := s.put(ctx, s.States.Object(s.StateKey).If(condition), storage.ObjectAttrs{ContentType: "application/json", CRC32C: want.crc}, encode)
 	if err == nil {
 		return attrs.Updated, nil
 	}
 
 	// A write that was applied, but whose answer was lost, fails like any other, or fails its own
-	// precondition when the client sends it again.
-	found, generation, written, readErr := s.readState(ctx)
+	// precondition when it is sent again.
+	found, readErr := s.readState(ctx)
 	switch {
 	case readErr != nil && !errors.Is(readErr, storage.ErrObjectNotExist):
 		return time.Time{}, fmt.Errorf("writing state %s: %w; and it could not be read back: %s", s.StateURL(), Hint(err), Plain(readErr))
-	case readErr == nil && bytes.Equal(found, data):
-		return written, nil
-	case readErr == nil && generation != old.generation:
+	case readErr == nil && found.digest.equal(want):
+		return found.Written, nil
+	case readErr == nil && found.generation != old.generation:
 		// An edit or another run may have followed this commit: then the state still has its names.
-		now, _, decodeErr := decode(found)
-		switch {
-		case decodeErr != nil:
-			return time.Time{}, fmt.Errorf("writing state %s: %w; and what is there now is %v", s.StateURL(), Hint(err), decodeErr)
+		switch now := found.State; {
+		case found.damage != nil:
+			return time.Time{}, fmt.Errorf("writing state %s: %w; and what is there now is %v", s.StateURL(), Hint(err), found.damage)
 		case next.Staged != "" && next.Staged != old.State.Staged && now.Staged == next.Staged,
 			next.LastBackfill != old.State.LastBackfill && now.LastBackfill == next.LastBackfill:
-			return written, nil
+			return found.Written, nil
 		}
 		return time.Time{}, ErrOvertaken
 	case readErr != nil && !old.First():
@@ -220,29 +267,47 @@ func (s *Store) Commit(ctx context.Context, old *Snapshot, next state.State) (ti
 	return time.Time{}, fmt.Errorf("writing state %s: %w", s.StateURL(), Hint(err))
 }
 
-// resend makes the client send an upload again after a dropped connection, too.
-var resend = storage.WithErrorFunc(storage.ShouldRetry)
-
 // Put writes an object in one request, on the condition of the handle. After an error it may still
 // have been written.
 func (s *Store) Put(ctx context.Context, object *storage.ObjectHandle, contentType string, data []byte) (*storage.ObjectAttrs, error) {
-	return s.put(ctx, object, contentType, nil, data)
+	return s.putBytes(ctx, object, storage.ObjectAttrs{ContentType: contentType}, data)
 }
 
-func (s *Store) put(ctx context.Context, object *storage.ObjectHandle, contentType string, metadata map[string]string, data []byte) (attrs *storage.ObjectAttrs, err error) {
-	err = s.try(ctx, func(ctx context.Context) error {
-		w := object.Retryer(resend).NewWriter(ctx)
-		w.ContentType, w.Metadata = contentType, metadata
-		w.ChunkSize = max(256<<10, len(data)+1) // one request
-		w.CRC32C, w.SendCRC32C = checksum(data), true
+func (s *Store) putBytes(ctx context.Context, object *storage.ObjectHandle, o storage.ObjectAttrs, data []byte) (*storage.ObjectAttrs, error) {
+	o.CRC32C = checksum(data)
+	return s.put(ctx, object, o, func(w io.Writer) error {
 		_, err := w.Write(data)
-		if closeErr := w.Close(); err == nil {
-			err = closeErr
-		}
-		attrs = w.Attrs()
 		return err
 	})
+}
+
+// put writes what write writes, each time that it is called. o has the content type, the checksum and
+// the metadata. The client would send a request again only if it had all of it in memory.
+func (s *Store) put(ctx context.Context, object *storage.ObjectHandle, o storage.ObjectAttrs, write func(io.Writer) error) (attrs *storage.ObjectAttrs, err error) {
+	err = s.try(ctx, func(ctx context.Context) error {
+		for backoff := (gax.Backoff{}); ; {
+			if attrs, err = upload(ctx, object, o, write); !storage.ShouldRetry(err) || gax.Sleep(ctx, backoff.Pause()) != nil {
+				return err
+			}
+		}
+	})
 	return attrs, err
+}
+
+func upload(ctx context.Context, object *storage.ObjectHandle, o storage.ObjectAttrs, write func(io.Writer) error) (*storage.ObjectAttrs, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w := object.NewWriter(ctx)
+	w.ContentType, w.Metadata, w.CRC32C, w.SendCRC32C = o.ContentType, o.Metadata, o.CRC32C, true
+	w.ChunkSize = 0 // one request, with nothing of it in memory
+	err := write(w)
+	if err != nil {
+		cancel() // an object must not end here
+	}
+	if closeErr := w.Close(); err == nil {
+		err = closeErr
+	}
+	return w.Attrs(), err
 }
 
 // Holds returns an object's attributes if it holds exactly this data: for writes whose answer does

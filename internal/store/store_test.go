@@ -146,11 +146,11 @@ func staging(s state.State, name string) state.State {
 
 func encoded(t *testing.T, s state.State) string {
 	t.Helper()
-	data, err := state.Encode(s)
-	if err != nil {
+	var object strings.Builder
+	if err := state.Encode(&object, s); err != nil {
 		t.Fatal(err)
 	}
-	return string(data)
+	return object.String()
 }
 
 func (x *fixture) load() *Snapshot {
@@ -215,6 +215,26 @@ func TestLoad(t *testing.T) {
 	})
 }
 
+// TestPutIsWhole: what is not written to its end makes no object.
+func TestPutIsWhole(t *testing.T) {
+	inBubble(t, "logs", func(t *testing.T, x *fixture) {
+		failed := errors.New("failed")
+		for _, text := range []string{"", "half", strings.Repeat("x", 1<<20)} {
+			// The checksum is that of what is written, so that the bucket would take it.
+			_, err := x.put(t.Context(), x.States.Object("whole"), storage.ObjectAttrs{CRC32C: checksum([]byte(text))}, func(w io.Writer) error {
+				_, err := io.WriteString(w, text)
+				return errors.Join(err, failed)
+			})
+			if !errors.Is(err, failed) {
+				t.Errorf("%d bytes: error %v", len(text), err)
+			}
+			if _, _, err := x.server.Get("logs", "whole"); err == nil {
+				t.Errorf("%d bytes make an object", len(text))
+			}
+		}
+	})
+}
+
 // TestLoadFails: no failure passes for a first run.
 func TestLoadFails(t *testing.T) {
 	inBubble(t, "logs", func(t *testing.T, x *fixture) {
@@ -248,6 +268,8 @@ func TestLoadFails(t *testing.T) {
 			"forbidden":     {fault.Fault{Kind: fault.Refuse, Status: 403}, func(err error) bool { return StatusOf(err) == 403 }},
 			"busy":          {fault.Fault{Kind: fault.Refuse, Status: 503}, func(err error) bool { return errors.Is(err, context.DeadlineExceeded) }},
 			"never answers": {fault.Fault{Kind: fault.Hang}, func(err error) bool { return errors.Is(err, context.DeadlineExceeded) }},
+			"other bytes than are stored": {fault.Fault{Kind: fault.Fail, Status: 200, Header: http.Header{"X-Goog-Hash": {"crc32c=AAAAAA=="}}, Body: `{"last_effective_at": 5}`},
+				func(err error) bool { return strings.Contains(err.Error(), "CRC") }},
 		} {
 			x.strike(0, c.fault, anything)
 			began := time.Now()
@@ -428,8 +450,8 @@ func TestCommitReadsBack(t *testing.T) {
 		{name: "applied and failed", next: mine, fault: fault.Fault{Kind: fault.Fail, Status: 503}, after: mine, result: fine},
 		{name: "applied and never answered", next: mine, fault: fault.Fault{Kind: fault.HangAfter}, after: mine, result: fine},
 		{name: "applied and forbidden", next: mine, fault: fault.Fault{Kind: fault.Fail, Status: 403}, after: mine, result: fine},
-		{name: "busy", next: mine, fault: fault.Fault{Kind: fault.Refuse}, after: old, result: refused("writing state gs://logs/"+stateKey+": ", "deadline exceeded")},
-		{name: "first, busy", first: true, next: mine, fault: fault.Fault{Kind: fault.Refuse}, result: refused("writing state gs://logs/"+stateKey+": ", "deadline exceeded")},
+		{name: "busy", next: mine, fault: fault.Fault{Kind: fault.Refuse}, after: old, result: refused("writing state gs://logs/"+stateKey+": ", "503")},
+		{name: "first, busy", first: true, next: mine, fault: fault.Fault{Kind: fault.Refuse}, result: refused("writing state gs://logs/"+stateKey+": ", "503")},
 		{name: "forbidden", next: mine, fault: fault.Fault{Kind: fault.Refuse, Status: 403}, after: old, result: refused("lacks a role on the bucket")},
 		{name: "never answered", next: mine, fault: fault.Fault{Kind: fault.Hang}, after: old, result: refused("deadline exceeded")},
 		{name: "busy once", next: mine, fault: fault.Fault{Kind: fault.Refuse}, times: 1, after: mine, result: fine},

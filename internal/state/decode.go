@@ -1,0 +1,356 @@
+package state
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"example.com/auditlog/internal/audit"
+)
+
+// Decode reads a state object, to its end. It refuses one that no collector can have written: guessing
+// would lose or repeat records. note describes an edit by hand.
+func Decode(r io.Reader, now time.Time) (s State, note string, err error) {
+	d := newDecoder(r)
+	top := d.stream(true)
+	if err := d.end(); err != nil {
+		return State{}, "", err
+	}
+	if err := checkVersion(top.members); err != nil {
+		return State{}, "", err
+	}
+	var stored struct {
+		storedStream
+		Staging
+		Organization string   `json:"organization"`
+		Objects      *Objects `json:"objects"`
+		LastBackfill string   `json:"last_backfill"`
+		Version      any      `json:"version"`
+	}
+	if s.Stream, note, err = top.read(&stored, &stored.storedStream, now); err != nil {
+		return State{}, "", err
+	}
+	s.Staging, s.Organization, s.Objects, s.LastBackfill = stored.Staging, stored.Organization, stored.Objects, stored.LastBackfill
+	if top.tenant != nil {
+		var stored storedStream
+		tenant, edited, err := top.tenant.read(&stored, &stored, now)
+		if err != nil {
+			return State{}, "", fmt.Errorf(`"tenant": %w`, err)
+		}
+		if s.Tenant = &tenant; edited != "" {
+			note = strings.TrimPrefix(note+"; tenant events: "+edited, "; ")
+		}
+	}
+	if s.StagedGeneration < 0 {
+		return State{}, "", fmt.Errorf(`"staged_generation" is %d: remove it`, s.StagedGeneration)
+	}
+	if s.Objects != nil && s.Objects.Count < 0 {
+		return State{}, "", fmt.Errorf(`"objects" has %d: remove it`, s.Objects.Count)
+	}
+	return s, note, nil
+}
+
+// storedStream is a stream as stored. Its own fields hide Stream's keys, to see whether those are
+// there, and in what spelling.
+type storedStream struct {
+	Stream
+	Watermark json.RawMessage `json:"last_effective_at"`
+	LastRun   json.RawMessage `json:"last_run"`
+	High      *int64          `json:"high"`
+}
+
+// streamText is a stream's JSON object, apart from what may be large in it.
+type streamText struct {
+	members []byte // JSON: an object, but for faults
+	recent  Recent
+	err     error // of recent
+	tenant  *streamText
+}
+
+// read reads the members into the struct that v points to, of which stored is a part.
+func (t *streamText) read(v any, stored *storedStream, now time.Time) (s Stream, note string, err error) {
+	if stored.Unknown, err = unmarshal(t.members, v); err != nil {
+		return s, "", err
+	}
+	if t.err != nil {
+		return s, "", t.err
+	}
+	if stored.Watermark == nil {
+		return s, "", errors.New(`it is no JSON object with "last_effective_at"`)
+	}
+	watermark, err := audit.WholeNumber(stored.Watermark)
+	if err != nil {
+		return s, "", fmt.Errorf(`"last_effective_at": %w`, err)
+	}
+	s = stored.Stream
+	s.Recent = t.recent
+	_ = json.Unmarshal(stored.LastRun, &s.LastRun) // for information: any value is accepted
+	if stored.High != nil {
+		s.High = *stored.High
+	}
+	if err := s.check(watermark, stored.High != nil, now); err != nil {
+		return Stream{}, "", err
+	}
+
+	s.Own = true
+	if stored.High == nil { // the Python function's
+		s = Stream{LastRun: s.LastRun, High: watermark, Unknown: s.Unknown}
+	}
+	if implied := s.ImpliedWatermark(); watermark != implied {
+		note = fmt.Sprintf("last_effective_at was set by hand from %d to %d: reading goes on from there", implied, watermark)
+		s.edit(watermark)
+		s.Own = false
+	}
+	s.Watermark = watermark
+	return s, note, nil
+}
+
+func (s *Stream) check(watermark int64, ours bool, now time.Time) error {
+	limit := now.Add(24 * time.Hour).Unix()
+	plausible := func(name string, t int64) error {
+		if t < 0 || t > limit {
+			return fmt.Errorf("%q is %d, which is negative or more than a day ahead", name, t)
+		}
+		return nil
+	}
+	if err := errors.Join(plausible("last_effective_at", watermark), plausible("high", s.High), plausible("recent_since", s.RecentSince)); err != nil {
+		return err
+	}
+	if ours && s.RecentSince > s.High { // the next window would begin beyond what is covered
+		return fmt.Errorf(`"recent_since" is %d, after "high", %d: remove "recent_since"`, s.RecentSince, s.High)
+	}
+	for _, w := range s.Backlog {
+		if err := errors.Join(plausible("gte", w.Gte), plausible("lte", w.Lte), plausible("after_at", w.AfterAt), w.Filter.Check()); err != nil {
+			return err
+		}
+		if w.Gte > w.Lte {
+			return fmt.Errorf(`"backlog" has a window from %d back to %d`, w.Gte, w.Lte)
+		}
+	}
+	for _, c := range s.Covered {
+		if c.Gte < 0 || c.Gte > c.Lte {
+			return fmt.Errorf(`"covered" has a range from %d to %d: remove "covered"`, c.Gte, c.Lte)
+		}
+	}
+	return nil
+}
+
+// decoder reads a state in one pass, until an error.
+type decoder struct {
+	*jsontext.Decoder
+	err  error
+	text []byte // of the last name
+}
+
+func newDecoder(r io.Reader) *decoder {
+	buffered := bufio.NewReaderSize(r, 64<<10)
+	if mark, _ := buffered.Peek(3); string(mark) == "\ufeff" { // some editors write a byte order mark
+		_, _ = buffered.Discard(len(mark))
+	}
+	return &decoder{Decoder: jsontext.NewDecoder(buffered, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))}
+}
+
+// stream reads a stream's object; top is set if the tenant's may be in it.
+func (d *decoder) stream(top bool) (t streamText) {
+	if !d.enters('{') {
+		t.members = bytes.Clone(d.value())
+		return t
+	}
+	var ids []idTime
+	t.members = append(t.members, '{')
+	for d.more() {
+		had := len(t.members)
+		t.members = append(t.members, d.value()...)
+		name := unquote(nil, t.members[had:])
+		switch {
+		case strings.EqualFold(string(name), "recent_ids"):
+			ids = append(ids, d.recentIDs(&t.err)...)
+		case strings.EqualFold(string(name), "recent"):
+			t.recent = t.recent.With(d.recent(ids, &t.err))
+		case top && strings.EqualFold(string(name), "tenant"):
+			tenant := d.stream(false)
+			if t.tenant = &tenant; string(tenant.members) == "null" {
+				t.tenant = nil
+			}
+		default:
+			t.members = append(append(append(t.members, ':'), d.value()...), ',')
+			continue
+		}
+		t.members = t.members[:had]
+	}
+	t.members = append(bytes.TrimSuffix(t.members, []byte(",")), '}')
+	t.recent = withUntyped(t.recent, ids)
+	return t
+}
+
+// idTime is an element of "recent_ids".
+type idTime struct {
+	id string
+	at int64
+}
+
+func (d *decoder) recentIDs(bad *error) (ids []idTime) {
+	if !d.enters('{') {
+		if v := d.value(); v.Kind() != 'n' {
+			*bad = errors.New(`"recent_ids" is no object`)
+		}
+		return nil
+	}
+	for d.more() {
+		id := string(d.name())
+		at, err := strconv.ParseInt(string(d.value()), 10, 64)
+		if err != nil {
+			*bad = errors.New(`"recent_ids" has a record without its time`)
+		}
+		ids = append(ids, idTime{id, at})
+	}
+	return ids
+}
+
+// recent reads the records of each id. Where the ids are in the same order as ids, it shares their text.
+func (d *decoder) recent(ids []idTime, bad *error) (list []Remembered) {
+	if !d.enters('{') {
+		if v := d.value(); v.Kind() != 'n' {
+			*bad = errors.New(`"recent" is no object`)
+		}
+		return nil
+	}
+	for d.more() {
+		name := d.name()
+		for len(ids) > 0 && ids[0].id < string(name) {
+			ids = ids[1:]
+		}
+		var id string
+		if len(ids) > 0 && ids[0].id == string(name) {
+			id = ids[0].id
+		} else {
+			id = string(name)
+		}
+		if !d.enters('[') {
+			if v := d.value(); v.Kind() != 'n' {
+				*bad = errVersion
+			}
+			continue
+		}
+		for d.more() {
+			m := Remembered{Identity: audit.Identity{ID: id}}
+			if !d.version(&m) {
+				*bad = errVersion
+			}
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+var errVersion = errors.New(`"recent" has a record that is not its time and two hashes`)
+
+// version reads one of the records of an id: its effective_at, and hashes of its type and line.
+func (d *decoder) version(m *Remembered) (ok bool) {
+	if !d.enters('[') {
+		_ = d.value()
+		return false
+	}
+	var errs [3]error
+	n := 0
+	for ; d.more(); n++ {
+		switch v := d.value(); n {
+		case 0:
+			m.At, errs[n] = strconv.ParseInt(string(v), 10, 64)
+		case 1:
+			m.Type, errs[n] = parseHash(v)
+		case 2:
+			m.Line, errs[n] = parseHash(v)
+		}
+	}
+	return n >= len(errs) && errors.Join(errs[:]...) == nil
+}
+
+func parseHash(v jsontext.Value) (uint64, error) {
+	if v.Kind() != '"' {
+		return 0, strconv.ErrSyntax
+	}
+	return strconv.ParseUint(string(v[1:len(v)-1]), 16, 64)
+}
+
+// withUntyped adds the ids that have no record: of those the type is not known.
+func withUntyped(r Recent, ids []idTime) Recent {
+	slices.SortStableFunc(ids, func(a, b idTime) int { return strings.Compare(a.id, b.id) })
+	var untyped []Remembered
+	rest := r
+	for _, id := range ids {
+		for len(rest) > 0 && rest[0].ID < id.id {
+			rest = rest[1:]
+		}
+		if len(rest) == 0 || rest[0].ID != id.id {
+			untyped = append(untyped, Remembered{Identity: audit.Identity{ID: id.id, At: id.at, Type: audit.AnyType}})
+		}
+	}
+	if len(untyped) == 0 {
+		return r
+	}
+	return r.With(untyped)
+}
+
+// value returns the next value, or the next name in an object. It is valid until the next call.
+func (d *decoder) value() (v jsontext.Value) {
+	if d.err == nil {
+		v, d.err = d.ReadValue()
+	}
+	return v
+}
+
+// name returns the text of the next name in an object. It is valid until the next call.
+func (d *decoder) name() []byte {
+	d.text = unquote(d.text[:0], d.value())
+	return d.text
+}
+
+// unquote replaces bytes that are no text.
+func unquote(dst []byte, v jsontext.Value) []byte {
+	dst, _ = jsontext.AppendUnquote(dst, v)
+	return dst
+}
+
+// enters enters the next value if it is an object or an array, as kind says, and reports whether it is.
+func (d *decoder) enters(kind jsontext.Kind) bool {
+	return d.err == nil && d.PeekKind() == kind && d.token()
+}
+
+// more reports whether the object or array has more. If not, it leaves it.
+func (d *decoder) more() bool {
+	if kind := d.PeekKind(); d.err == nil && kind != '}' && kind != ']' {
+		return true
+	}
+	d.token()
+	return false
+}
+
+func (d *decoder) token() bool {
+	if d.err == nil {
+		_, d.err = d.ReadToken()
+	}
+	return d.err == nil
+}
+
+// end reads to the end of the input, which must be one JSON value.
+func (d *decoder) end() error {
+	switch more := d.token(); {
+	case more:
+		return errors.New("something follows its JSON object")
+	case d.err == io.EOF && d.InputOffset() > 0:
+		return nil
+	case errors.Is(d.err, io.EOF), errors.Is(d.err, io.ErrUnexpectedEOF):
+		return errors.New("it is empty or cut off")
+	}
+	return d.err
+}
