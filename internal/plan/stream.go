@@ -19,7 +19,8 @@ type stream struct {
 	before      state.Stream // as loaded
 	first       bool         // no state has it yet
 
-	// ids are records of this run that a window can return again, beside those of the state.
+	earlier state.Index // the records that the state remembers
+	// ids are those of this run that a window can return again.
 	ids       map[audit.Identity]remembered
 	pruned    int   // len(ids) after the last prune
 	forgotten int64 // all before it are dropped where no window is open, for want of room; see limitIDs
@@ -92,7 +93,7 @@ func newStream(tenant bool, before *state.Stream, settings *Settings, now time.T
 		s.segments = append(s.segments, &segment{Window: state.Window{Gte: part.Gte, Lte: part.Lte, Filter: fresh.Filter}, fresh: true, id: windowID{tenant, 0}})
 	}
 	s.segments = append(s.segments, backlog...)
-	s.ids = map[audit.Identity]remembered{}
+	s.earlier, s.ids = state.NewIndex(s.before.Recent), map[audit.Identity]remembered{}
 	return s
 }
 
@@ -171,7 +172,7 @@ func (s *stream) known(rec audit.Record) (line uint64, known bool) {
 	if m, known := s.ids[rec.Identity()]; known {
 		return m.line, true
 	}
-	if line, known = s.before.Recent.Find(rec.Identity()); known {
+	if line, known = s.earlier.Find(rec.Identity()); known {
 		return line, true
 	}
 	for w := range s.open() {

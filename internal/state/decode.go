@@ -148,7 +148,7 @@ func (s *Stream) check(watermark int64, ours bool, now time.Time) error {
 type decoder struct {
 	*jsontext.Decoder
 	err  error
-	text []byte // of the last name
+	text []byte // of the last name, or records
 }
 
 func newDecoder(r io.Reader) *decoder {
@@ -224,6 +224,7 @@ func (d *decoder) recent(ids []idTime, bad *error) (list []Remembered) {
 		}
 		return nil
 	}
+	list = make([]Remembered, 0, len(ids))
 	for d.more() {
 		name := d.name()
 		for len(ids) > 0 && ids[0].id < string(name) {
@@ -235,51 +236,43 @@ func (d *decoder) recent(ids []idTime, bad *error) (list []Remembered) {
 		} else {
 			id = string(name)
 		}
-		if !d.enters('[') {
-			if v := d.value(); v.Kind() != 'n' {
-				*bad = errVersion
-			}
+		v := d.value()
+		if v.Kind() == 'n' || v.Kind() == '[' && len(v) == len("[]") {
 			continue
 		}
-		for d.more() {
-			m := Remembered{Identity: audit.Identity{ID: id}}
-			if !d.version(&m) {
-				*bad = errVersion
+		d.text = audit.Compact(d.text[:0], v)
+		versions := bytes.TrimSuffix(bytes.TrimPrefix(d.text, []byte("[[")), []byte("]]"))
+		for version := range bytes.SplitSeq(versions, []byte("],[")) {
+			m, err := parseVersion(version)
+			if err != nil {
+				*bad = errors.New(`"recent" has a record that is not its time and two hashes`)
 			}
+			m.ID = id
 			list = append(list, m)
 		}
 	}
 	return list
 }
 
-var errVersion = errors.New(`"recent" has a record that is not its time and two hashes`)
-
-// version reads one of the records of an id: its effective_at, and hashes of its type and line.
-func (d *decoder) version(m *Remembered) (ok bool) {
-	if !d.enters('[') {
-		_ = d.value()
-		return false
+// parseVersion reads one of the records of an id: its effective_at, and hashes of its type and line.
+func parseVersion(text []byte) (m Remembered, err error) {
+	at, hashes, _ := bytes.Cut(text, []byte(","))
+	typ, line, _ := bytes.Cut(hashes, []byte(","))
+	if m.At, err = strconv.ParseInt(string(at), 10, 64); err != nil {
+		return m, err
 	}
-	var errs [3]error
-	n := 0
-	for ; d.more(); n++ {
-		switch v := d.value(); n {
-		case 0:
-			m.At, errs[n] = strconv.ParseInt(string(v), 10, 64)
-		case 1:
-			m.Type, errs[n] = parseHash(v)
-		case 2:
-			m.Line, errs[n] = parseHash(v)
-		}
+	if m.Type, err = parseHash(typ); err != nil {
+		return m, err
 	}
-	return n >= len(errs) && errors.Join(errs[:]...) == nil
+	m.Line, err = parseHash(line)
+	return m, err
 }
 
-func parseHash(v jsontext.Value) (uint64, error) {
-	if v.Kind() != '"' {
+func parseHash(text []byte) (uint64, error) {
+	if n := len(text); n < 2 || text[0] != '"' || text[n-1] != '"' {
 		return 0, strconv.ErrSyntax
 	}
-	return strconv.ParseUint(string(v[1:len(v)-1]), 16, 64)
+	return strconv.ParseUint(string(text[1:len(text)-1]), 16, 64)
 }
 
 // withUntyped adds the ids that have no record: of those the type is not known.
@@ -294,9 +287,6 @@ func withUntyped(r Recent, ids []idTime) Recent {
 		if len(rest) == 0 || rest[0].ID != id.id {
 			untyped = append(untyped, Remembered{Identity: audit.Identity{ID: id.id, At: id.at, Type: audit.AnyType}})
 		}
-	}
-	if len(untyped) == 0 {
-		return r
 	}
 	return r.With(untyped)
 }

@@ -2,7 +2,9 @@ package state
 
 import (
 	"cmp"
+	"hash/maphash"
 	"iter"
+	"math/bits"
 	"slices"
 	"strings"
 
@@ -22,34 +24,33 @@ func byIdentity(a, b Remembered) int {
 	return cmp.Or(strings.Compare(a.ID, b.ID), cmp.Compare(a.At, b.At), cmp.Compare(a.Type, b.Type))
 }
 
-// Find reports whether a record is remembered, and its line then. A record that is remembered without its
-// type, as by an older release, is any of its id and time.
-func (r Recent) Find(id audit.Identity) (line uint64, found bool) {
-	for _, typ := range []uint64{id.Type, audit.AnyType} {
-		id.Type = typ
-		if i, found := slices.BinarySearchFunc(r, Remembered{Identity: id}, byIdentity); found {
-			return r[i].Line, true
-		}
-	}
-	return 0, false
-}
-
-// With returns r and more, which may be in any order. Of one in both, it has the line in more.
+// With returns r and more, which may be in any order, and is no longer the caller's. Of one in both, or
+// twice in more, the last counts.
 func (r Recent) With(more []Remembered) Recent {
 	if !slices.IsSortedFunc(more, byIdentity) {
-		more = slices.SortedStableFunc(slices.Values(more), byIdentity)
+		slices.SortStableFunc(more, byIdentity)
+	}
+	last := func(i int) bool { return i == len(more)-1 || more[i].Identity != more[i+1].Identity }
+	n := 0
+	for i, m := range more {
+		if last(i) {
+			more[n] = m
+			n++
+		}
+	}
+	more = more[:n]
+	switch {
+	case len(more) == 0:
+		return r
+	case len(r) == 0:
+		return more
 	}
 	all := make(Recent, 0, len(r)+len(more))
 	for _, m := range more {
 		n, found := slices.BinarySearchFunc(r, m, byIdentity)
-		all, r = append(all, r[:n]...), r[n:]
+		all, r = append(append(all, r[:n]...), m), r[n:]
 		if found {
 			r = r[1:]
-		}
-		if last := len(all) - 1; last >= 0 && all[last].Identity == m.Identity {
-			all[last] = m
-		} else {
-			all = append(all, m)
 		}
 	}
 	return append(all, r...)
@@ -57,8 +58,12 @@ func (r Recent) With(more []Remembered) Recent {
 
 // Only returns those that keep returns true for.
 func (r Recent) Only(keep func(Remembered) bool) Recent {
-	kept := make(Recent, 0, len(r))
-	for _, m := range r {
+	first := slices.IndexFunc(r, func(m Remembered) bool { return !keep(m) })
+	if first < 0 {
+		return r
+	}
+	kept := append(make(Recent, 0, len(r)), r[:first]...)
+	for _, m := range r[first:] {
 		if keep(m) {
 			kept = append(kept, m)
 		}
@@ -80,4 +85,52 @@ func (r Recent) byID() iter.Seq[Recent] {
 			r = r[n:]
 		}
 	}
+}
+
+// Index finds remembered records.
+type Index struct {
+	records Recent
+	slots   []uint32 // a hash table: positions in records, from 1, of the first record of an id and time
+	seed    maphash.Seed
+}
+
+// NewIndex returns an index of r.
+func NewIndex(r Recent) Index {
+	x := Index{r, make([]uint32, 1<<bits.Len(uint(2*len(r)))), maphash.MakeSeed()}
+	for i, m := range r {
+		if slot := x.slot(m.Identity); *slot == 0 {
+			*slot = uint32(i) + 1
+		}
+	}
+	return x
+}
+
+func (x *Index) slot(id audit.Identity) *uint32 {
+	for h := maphash.String(x.seed, id.ID) + uint64(id.At); ; h++ {
+		slot := &x.slots[h%uint64(len(x.slots))]
+		if *slot == 0 || sameTime(x.records[*slot-1].Identity, id) {
+			return slot
+		}
+	}
+}
+
+func sameTime(a, b audit.Identity) bool { return a.At == b.At && a.ID == b.ID }
+
+// Find reports whether a record is remembered, and its line then. A record that is remembered without its
+// type, as by an older release, is any of its id and time.
+func (x *Index) Find(id audit.Identity) (line uint64, found bool) {
+	slot := *x.slot(id)
+	if slot == 0 {
+		return 0, false
+	}
+	for _, m := range x.records[slot-1:] {
+		if !sameTime(m.Identity, id) {
+			break
+		}
+		if m.Type == id.Type {
+			return m.Line, true
+		}
+		found = found || m.Type == audit.AnyType
+	}
+	return 0, found
 }

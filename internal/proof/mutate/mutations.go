@@ -988,8 +988,8 @@ var mutations = []mutation{
 	{
 		name: "take a record's type for any that shares its id and time",
 		file: "internal/state/remembered.go",
-		old:  "for _, typ := range []uint64{id.Type, audit.AnyType} {",
-		new:  "for _, typ := range []uint64{id.Type} {",
+		old:  "found = found || m.Type == audit.AnyType",
+		new:  "found = true",
 		in:   "internal/state",
 		test: "TestFind",
 	},
