@@ -219,7 +219,7 @@ func (k *checkup) lifecycle(context.Context) Finding {
 	return Finding{
 		Result: worst,
 		Detail: strings.Join(found, "; ") + ": where runs stop for that long, what is collected or staged is forgotten or lost",
-		Remedy: fmt.Sprintf("limit the rule to %s (matchesPrefix), or to noncurrent versions", k.store.FeedURL(k.cfg.Prefix+"/")),
+		Remedy: fmt.Sprintf("limit the rule to %s (matchesPrefix), or to noncurrent versions", k.store.FeedURL(k.store.FeedFolder())),
 	}
 }
 

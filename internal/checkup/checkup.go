@@ -206,7 +206,7 @@ func (k *checkup) settings(context.Context) Finding {
 	if k.cfg.Filter != "" {
 		left = ", of records that pass " + k.cfg.Filter.String() + " alone"
 	}
-	return good("records to %s, state in %s%s", k.store.FeedURL(k.cfg.Prefix+"/"), k.store.StateURL(), left)
+	return good("records to %s, state in %s%s", k.store.FeedURL(k.store.FeedFolder()), k.store.StateURL(), left)
 }
 
 func roughly(d time.Duration) string {

@@ -31,7 +31,7 @@ type probe struct {
 // probes lists the checks that try each operation of a run, and clean up. Cloud Storage accepts about
 // one change of a name per second: the client waits if that is exceeded.
 func (k *checkup) probes() []check {
-	name := k.store.StagedFolder() + "probe-" + strings.ToLower(rand.Text())
+	name := probeName(k.store.StagedFolder())
 	p := &probe{checkup: k, name: name, moved: name + "-moved"}
 	states, folder := k.cfg.StateBucket, k.store.StagedURL(k.store.StagedFolder())
 	return []check{
@@ -76,6 +76,8 @@ type found struct{ Finding }
 func (f *found) Error() string { return f.Detail }
 
 const probeType = "text/plain"
+
+func probeName(folder string) string { return folder + "probe-" + strings.ToLower(rand.Text()) }
 
 func (p *probe) object() *storage.ObjectHandle { return p.store.States.Object(p.name) }
 

@@ -2,7 +2,6 @@ package checkup
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
@@ -142,7 +141,7 @@ func (k *checkup) feedCreate(ctx context.Context) Finding {
 	if k.lax {
 		return skipped("where conditions are ignored, trying would write an object that the feed sees: see probe_condition")
 	}
-	name, folder := k.cfg.Prefix+"/probe-"+strings.ToLower(rand.Text()), k.store.FeedURL(k.store.FeedFolder())
+	name, folder := probeName(k.store.FeedFolder()), k.store.FeedURL(k.store.FeedFolder())
 	_, err := k.store.Put(ctx, k.store.Feed.Object(name).If(storage.Conditions{GenerationMatch: 1}), probeType, nil)
 	switch text := fmt.Sprint(err); {
 	case err == nil:
@@ -168,7 +167,7 @@ func (k *checkup) feedRead(ctx context.Context) Finding {
 	step, cancel := context.WithTimeout(ctx, k.store.Step)
 	defer cancel()
 	folder := k.store.FeedURL(k.store.FeedFolder())
-	_, err := k.store.Feed.Object(k.cfg.Prefix + "/probe-" + strings.ToLower(rand.Text())).Attrs(step)
+	_, err := k.store.Feed.Object(probeName(k.store.FeedFolder())).Attrs(step)
 	switch {
 	case err == nil || errors.Is(err, storage.ErrObjectNotExist) && !store.BucketMissing(err):
 		return good("reading objects in %s is allowed", folder)
@@ -241,7 +240,7 @@ func (k *checkup) list(ctx context.Context, last string) (l listing, err error) 
 		if o.Name == "" || k.store.StateInFeed() && name == k.cfg.StateKey {
 			continue // the folder itself; the state: settings warns about that
 		}
-		if ours, _ := path.Match("openai_auditlog_*.ndjson", o.Name); !ours && len(l.strange) < 5 {
+		if !o.Collected && len(l.strange) < 5 {
 			l.strange = append(l.strange, name)
 		}
 		at := o.Updated // a move may keep Created
