@@ -73,12 +73,9 @@ func (k *checkup) tenant(ctx context.Context) Finding {
 
 func explainAPI(err error) (detail, remedy string) {
 	detail = strings.Replace(err.Error(), "this run's deadline", fmt.Sprintf("the %s that this check takes", apiCheckTimeout), 1)
-	var answer *openai.Error
-	var reach *openai.Unreachable
-	var dns *net.DNSError
-	var certificate x509.UnknownAuthorityError
+	answer, answered := errors.AsType[*openai.Error](err)
 	switch {
-	case errors.As(err, &answer):
+	case answered:
 		detail = strings.Replace(detail, " ("+answer.Hint+")", "", 1)
 		switch {
 		case answer.Hint != "":
@@ -92,11 +89,11 @@ func explainAPI(err error) (detail, remedy string) {
 		}
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Sprintf("the audit log API gave no answer within %s", apiCheckTimeout), "check OPENAI_BASE_URL, and whether a firewall or proxy keeps this host from it"
-	case errors.As(err, &dns):
+	case errors.As(err, new(*net.DNSError)):
 		remedy = "check the host's name in OPENAI_BASE_URL, and the name resolution of this host"
-	case errors.As(err, &certificate):
+	case errors.As(err, new(x509.UnknownAuthorityError)):
 		remedy = "a proxy on the way signs with a certificate that this host does not trust: add its authority, or go around it"
-	case errors.As(err, &reach):
+	case errors.As(err, new(*openai.Unreachable)):
 		remedy = "check host and port in OPENAI_BASE_URL, and whether a firewall or proxy keeps this host from it"
 	case errors.Is(err, audit.ErrCutBody):
 		remedy = "try again; where it stays so, a proxy on the way cuts answers off"

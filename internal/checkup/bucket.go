@@ -102,11 +102,10 @@ func (k *checkup) explainStorage(err error, n need) (detail, remedy string) {
 // unusable reports whether err concerns the whole bucket, so that the next steps would fail in the
 // same way.
 func unusable(err error) bool {
-	var dns *net.DNSError
-	var op *net.OpError
 	cause := store.CauseOf(err)
+	op, network := errors.AsType[*net.OpError](err)
 	return cause == store.NoBucket || cause == store.NoCredentials || cause == store.OutsidePerimeter || errors.Is(err, context.DeadlineExceeded) ||
-		errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial"
+		errors.As(err, new(*net.DNSError)) || network && op.Op == "dial"
 }
 
 func (k *checkup) stateBucket(ctx context.Context) (f Finding) {
