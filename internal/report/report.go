@@ -249,8 +249,8 @@ type Feed struct {
 	Types   []Count   `json:"types"`           // of all records, the most frequent first
 	Hours   []Hour    `json:"hours"`           // by effective_at, oldest first
 
+	days  int
 	types map[string]int
-	until time.Time
 }
 
 // Object is an object under the feed prefix.
@@ -293,16 +293,16 @@ const (
 	noType     = "(no type)"
 )
 
-// NewFeed returns a Feed without objects, for the days before now.
-func NewFeed(prefix string, days int, now time.Time) *Feed {
+// newFeed returns a Feed without objects, for the days before now.
+func newFeed(prefix string, days int, now time.Time) *Feed {
 	f := &Feed{
 		Prefix:  prefix,
 		Since:   now.UTC().Add(-time.Duration(days) * 24 * time.Hour).Truncate(time.Hour),
 		Objects: []*Object{},
+		days:    days,
 		types:   map[string]int{},
-		until:   now.UTC(),
 	}
-	for t := f.Since; !t.After(f.until); t = t.Add(time.Hour) {
+	for t := f.Since; !t.After(now); t = t.Add(time.Hour) {
 		f.Hours = append(f.Hours, Hour{Start: t})
 	}
 	return f
@@ -348,11 +348,8 @@ func (f *Feed) countRecord(at int64, typ string) {
 	h.Types[typ]++
 }
 
-// Finish computes the sums, once all objects are read.
-func (f *Feed) Finish() {
-	slices.SortStableFunc(f.Objects, func(a, b *Object) int {
-		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(b.Name, a.Name))
-	})
+// finish computes the sums, once all objects are read.
+func (f *Feed) finish() {
 	seen := map[uint64]bool{}
 	for _, o := range slices.Backward(f.Objects) {
 		f.count(o, seen)
@@ -372,8 +369,6 @@ func (f *Feed) Finish() {
 		return cmp.Or(cmp.Compare(b.Records, a.Records), strings.Compare(a.Type, b.Type))
 	})
 }
-
-func (f *Feed) days() int { return int(f.until.Sub(f.Since).Hours()) / 24 }
 
 // stamp formats a time for people and programs.
 func stamp(t time.Time) string {
@@ -468,7 +463,7 @@ func (f *Feed) summary() string {
 	if f.Older > 0 {
 		older = fmt.Sprintf("; %s older", audit.Number(f.Older))
 	}
-	return fmt.Sprintf("%s with %s, %s, in %s%s", audit.Count(len(f.Objects), "object"), audit.Count(f.Records, "record"), size(f.Bytes), audit.Count(f.days(), "day"), older)
+	return fmt.Sprintf("%s with %s, %s, in %s%s", audit.Count(len(f.Objects), "object"), audit.Count(f.Records, "record"), size(f.Bytes), audit.Count(f.days, "day"), older)
 }
 
 func (s *Staged) fate() string {
