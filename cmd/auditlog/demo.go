@@ -143,6 +143,7 @@ func newDemo(o demoOptions) (*demo, error) {
 		rand:        rand.New(rand.NewPCG(o.seed, 0)),
 		shown:       map[string]bool{},
 		records:     auditapi.NewGenerator(o.seed),
+		faults:      faults{calm: map[operation]bool{}, struck: map[string]int{}},
 	}
 	if d.World, err = world.New(world.Options{Dir: o.dir, Buckets: []string{"demo-logs"}}); err != nil {
 		return nil, err
@@ -511,10 +512,7 @@ func (d *demo) verify() error {
 		return err
 	}
 	at := func(line []byte) int64 {
-		var record struct {
-			At int64 `json:"effective_at"`
-		}
-		_ = json.Unmarshal(line, &record) // the generator's records are good
+		record, _ := audit.DecodeLine(line) // the generator's records are good
 		return record.At
 	}
 	oldest := slices.MinFunc(slices.Collect(bytes.Lines(data)), func(a, b []byte) int { return cmp.Compare(at(a), at(b)) })
