@@ -48,12 +48,12 @@ for warnings and failures, "remedy"; and how many have each result.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
-			findings, out := check(ctx, settingsOnly), cmd.OutOrStdout()
-			show := printFindings
+			out := cmd.OutOrStdout()
+			show := style{columns(out), colours()}.print
 			if asJSON {
 				show = printFindingsJSON
 			}
-			count, err := show(out, findings)
+			count, err := show(out, check(ctx, settingsOnly))
 			bad := count[checkup.ResultFailure] + count[checkup.ResultInterrupted]
 			if strict {
 				bad += count[checkup.ResultWarning]
@@ -138,10 +138,6 @@ func printFindingsJSON(w io.Writer, findings iter.Seq[checkup.Finding]) (checkup
 type style struct {
 	width   int
 	colours bool
-}
-
-func printFindings(w io.Writer, findings iter.Seq[checkup.Finding]) (checkup.Tally, error) {
-	return style{columns(w), colours()}.print(w, findings)
 }
 
 const longestCheck = len("probe_condition")

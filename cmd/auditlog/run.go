@@ -137,7 +137,7 @@ func summary(s auditlog.Summary) string {
 	if n := s.OpenWindows + s.Backfills; n > 0 {
 		left = audit.Count(n, "window") + " left for the next runs"
 	}
-	return fmt.Sprintf("%s; watermark %s; %s", written, time.Unix(s.Watermark, 0).UTC().Format(time.RFC3339), left)
+	return fmt.Sprintf("%s; watermark %s; %s", written, audit.Time(s.Watermark), left)
 }
 
 // console shows a run on a terminal: log entries as plain lines, and below them

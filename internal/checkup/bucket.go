@@ -184,9 +184,9 @@ func heldBy(o *storage.ObjectAttrs) string {
 	case o.EventBasedHold:
 		return "an event-based hold"
 	case o.Retention != nil && o.Retention.RetainUntil.After(now):
-		return "a retention of its own until " + o.Retention.RetainUntil.UTC().Format(time.RFC3339)
+		return "a retention of its own until " + audit.Time(o.Retention.RetainUntil.Unix())
 	case o.RetentionExpirationTime.After(now):
-		return "a retention policy until " + o.RetentionExpirationTime.UTC().Format(time.RFC3339)
+		return "a retention policy until " + audit.Time(o.RetentionExpirationTime.Unix())
 	}
 	return ""
 }
