@@ -195,7 +195,7 @@ func (d *demo) chaosStory() error {
 	deck := d.strikes()
 	d.rand.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
 
-	d.grow(true)
+	d.growing.Store(true)
 	d.begin("the first one reaches 24 hours back")
 	d.add(2600, lookback)
 	if err := d.round(); err != nil {
@@ -227,7 +227,7 @@ func (d *demo) chaosStory() error {
 			return err
 		}
 	}
-	d.grow(false)
+	d.growing.Store(false)
 	if err := d.drain(true); err != nil {
 		return err
 	}
