@@ -154,10 +154,8 @@ func (b *backfilled) add(s auditlog.Summary) {
 	b.Runs++
 	b.Records += s.Records
 	b.Left, b.SetAside = s.OpenWindows+s.Backfills, s.SetAside
-	if s.Oldest > 0 {
-		if b.Oldest == 0 || s.Oldest < b.Oldest {
-			b.Oldest, b.OldestTime = s.Oldest, time.Unix(s.Oldest, 0).UTC()
-		}
+	if s.Oldest > 0 && (b.Oldest == 0 || s.Oldest < b.Oldest) {
+		b.Oldest, b.OldestTime = s.Oldest, time.Unix(s.Oldest, 0).UTC()
 	}
 }
 

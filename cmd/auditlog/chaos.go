@@ -92,7 +92,7 @@ func (d *demo) strikes() []strike {
 	)
 }
 
-// faults decides which request fails how. The zero value lets all succeed.
+// faults decides which request fails how.
 type faults struct {
 	mu     sync.Mutex
 	armed  []strike
@@ -120,9 +120,6 @@ func (f *faults) disarm() []strike {
 func (f *faults) count(kind string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.struck == nil {
-		f.struck = map[string]int{}
-	}
 	f.struck[kind]++
 }
 
@@ -131,9 +128,6 @@ func (f *faults) count(kind string) {
 func (f *faults) next(ops ...operation) (strike, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.calm == nil {
-		f.calm = map[operation]bool{}
-	}
 	for _, op := range ops {
 		// Waits grow with each failure in a row: leave the second attempt alone.
 		if f.calm[op] {
@@ -201,7 +195,7 @@ func (d *demo) chaosStory() error {
 	deck := d.strikes()
 	d.rand.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
 
-	d.grow(true)
+	d.growing.Store(true)
 	d.begin("the first one reaches 24 hours back")
 	d.add(2600, lookback)
 	if err := d.round(); err != nil {
@@ -233,7 +227,7 @@ func (d *demo) chaosStory() error {
 			return err
 		}
 	}
-	d.grow(false)
+	d.growing.Store(false)
 	if err := d.drain(true); err != nil {
 		return err
 	}

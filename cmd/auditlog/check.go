@@ -6,10 +6,8 @@ import (
 	"io"
 	"iter"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/caarlos0/env/v11"
 	"github.com/spf13/cobra"
@@ -48,15 +46,14 @@ for warnings and failures, "remedy"; and how many have each result.`,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
-			defer context.AfterFunc(ctx, stop)() // so that a second signal kills
-			findings, out := check(ctx, settingsOnly), cmd.OutOrStdout()
-			show := printFindings
+			out := cmd.OutOrStdout()
+			show := style{columns(out), colours()}.print
 			if asJSON {
 				show = printFindingsJSON
 			}
-			count, err := show(out, findings)
+			count, err := show(out, check(ctx, settingsOnly))
 			bad := count[checkup.ResultFailure] + count[checkup.ResultInterrupted]
 			if strict {
 				bad += count[checkup.ResultWarning]
@@ -85,13 +82,15 @@ func check(ctx context.Context, settingsOnly bool) iter.Seq[checkup.Finding] {
 	collector, err := auditlog.New(ctx, cfg, auditlog.Options{})
 	if err != nil {
 		return slices.Values([]checkup.Finding{
-			{Check: "settings", Result: checkup.ResultOK, Detail: "each is there and plausible"},
+			goodSettings,
 			{Check: "credentials", Result: checkup.ResultFailure, Detail: err.Error(), Remedy: store.NoCredentials.Remedy()},
 			{Check: "rest", Result: checkup.ResultSkipped, Detail: "needs credentials"},
 		})
 	}
 	return collector.Check(ctx)
 }
+
+var goodSettings = checkup.Finding{Check: "settings", Result: checkup.ResultOK, Detail: "each is there and plausible"}
 
 func badSettings(err error) checkup.Finding {
 	remedy := `set each that is named; "auditlog help settings" has what they mean`
@@ -107,12 +106,13 @@ func checkSettings() []checkup.Finding {
 	if err != nil {
 		return []checkup.Finding{badSettings(err)}
 	}
-	var findings []checkup.Finding
-	for _, w := range cfg.Warnings() {
-		findings = append(findings, checkup.Finding{Check: "settings", Result: checkup.ResultWarning, Detail: w.Text, Remedy: w.Remedy})
+	warnings := cfg.Warnings()
+	if len(warnings) == 0 {
+		return []checkup.Finding{goodSettings}
 	}
-	if findings == nil {
-		findings = []checkup.Finding{{Check: "settings", Result: checkup.ResultOK, Detail: "each is there and plausible"}}
+	var findings []checkup.Finding
+	for _, w := range warnings {
+		findings = append(findings, checkup.Finding{Check: "settings", Result: checkup.ResultWarning, Detail: w.Text, Remedy: w.Remedy})
 	}
 	return findings
 }
@@ -133,21 +133,11 @@ func printFindingsJSON(w io.Writer, findings iter.Seq[checkup.Finding]) (checkup
 	}{checks, count[checkup.ResultOK], count[checkup.ResultWarning], count[checkup.ResultFailure], count[checkup.ResultSkipped], count[checkup.ResultInterrupted]})
 }
 
-// style is how findings look. Without a terminal there are neither symbols nor
+// style is how findings look. Without a terminal, of width 0, there are neither symbols nor
 // colours, and a line has any width.
 type style struct {
-	width            int
-	symbols, colours bool
-}
-
-// onTerminal returns the style for w.
-func onTerminal(w io.Writer) style {
-	width := columns(w)
-	return style{width, width > 0, width > 0 && colours()}
-}
-
-func printFindings(w io.Writer, findings iter.Seq[checkup.Finding]) (checkup.Tally, error) {
-	return onTerminal(w).print(w, findings)
+	width   int
+	colours bool
 }
 
 const longestCheck = len("probe_condition")
@@ -183,28 +173,25 @@ func (s style) wrapped(text string, margin int) string {
 
 // results is the width of the column of results.
 func (s style) results() int {
-	if s.symbols {
-		return 1
+	if s.width == 0 {
+		return len(checkup.ResultWarning)
 	}
-	return len(checkup.ResultWarning)
+	return 1
 }
 
 // head is a line's beginning.
 func (s style) head(r checkup.Result) string {
-	if !s.symbols {
+	if s.width == 0 {
 		return fmt.Sprintf("%-*s", s.results(), r)
 	}
-	symbol, colour := "-", "2" // dim
+	symbol, colour := "-", dim
 	switch r {
 	case checkup.ResultOK:
-		symbol, colour = "✓", "32"
+		symbol, colour = "✓", green
 	case checkup.ResultWarning:
-		symbol, colour = "!", "33"
+		symbol, colour = "!", yellow
 	case checkup.ResultFailure:
-		symbol, colour = "✗", "31"
+		symbol, colour = "✗", red
 	}
-	if !s.colours {
-		return symbol
-	}
-	return "\x1b[" + colour + "m" + symbol + "\x1b[0m"
+	return paint(s.colours, colour, symbol)
 }

@@ -123,9 +123,9 @@ func TestCheckStyle(t *testing.T) {
 		{Check: "feed", Result: checkup.ResultSkipped, Detail: "may not be listed"},
 	}
 	for want, s := range map[string]style{
-		"✓  api              answers\n!  clock            is fast\n   -> set it\n✗  bucket           is not there\n   -> create it\n-  feed             may not be listed\n1 ok, 1 warning, 1 failure, 1 skipped\n":                                                            {width: 200, symbols: true},
-		"\x1b[32m✓\x1b[0m  api              answers\n\x1b[33m!\x1b[0m  clock            is fast\n   -> set it\n\x1b[31m✗\x1b[0m  bucket           is not there\n   -> create it\n\x1b[2m-\x1b[0m  feed             may not be listed\n1 ok, 1 warning, 1 failure, 1 skipped\n": {width: 200, symbols: true, colours: true},
-		"✓  api              answers\n!  clock            is fast\n   -> set it\n✗  bucket           is not there\n   -> create it\n-  feed             may not be\n                    listed\n1 ok, 1 warning, 1 failure, 1 skipped\n":                                       {width: 34, symbols: true},
+		"✓  api              answers\n!  clock            is fast\n   -> set it\n✗  bucket           is not there\n   -> create it\n-  feed             may not be listed\n1 ok, 1 warning, 1 failure, 1 skipped\n":                                                            {width: 200},
+		"\x1b[32m✓\x1b[0m  api              answers\n\x1b[33m!\x1b[0m  clock            is fast\n   -> set it\n\x1b[31m✗\x1b[0m  bucket           is not there\n   -> create it\n\x1b[2m-\x1b[0m  feed             may not be listed\n1 ok, 1 warning, 1 failure, 1 skipped\n": {width: 200, colours: true},
+		"✓  api              answers\n!  clock            is fast\n   -> set it\n✗  bucket           is not there\n   -> create it\n-  feed             may not be\n                    listed\n1 ok, 1 warning, 1 failure, 1 skipped\n":                                       {width: 34},
 		"ok       api              answers\nwarning  clock            is fast\n         -> set it\nfailure  bucket           is not there\n         -> create it\nskipped  feed             may not be listed\n1 ok, 1 warning, 1 failure, 1 skipped\n":                        {},
 	} {
 		var out bytes.Buffer
@@ -145,7 +145,7 @@ func TestCheckStyle(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	if s := onTerminal(new(bytes.Buffer)); s != (style{}) {
-		t.Errorf("a buffer counts as a terminal: %+v", s)
+	if width := columns(new(bytes.Buffer)); width != 0 {
+		t.Errorf("a buffer counts as a terminal with %d columns", width)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"text/tabwriter"
 	"time"
 	"unicode"
@@ -98,13 +99,12 @@ type demo struct {
 	rand                     *rand.Rand
 	shown                    map[string]bool // objects
 	announced, collected     int             // records, as the reader has been told
-	runs                     int
+	runs, events             int
 	faults                   faults
+	growing                  atomic.Bool // records are added while a run reads
 
 	mu      sync.Mutex // the API and the bucket tell of faults while a run is under way
 	records *auditapi.Generator
-	growing bool
-	events  int
 }
 
 func runDemo(o demoOptions) error {
@@ -143,6 +143,7 @@ func newDemo(o demoOptions) (*demo, error) {
 		rand:        rand.New(rand.NewPCG(o.seed, 0)),
 		shown:       map[string]bool{},
 		records:     auditapi.NewGenerator(o.seed),
+		faults:      faults{calm: map[operation]bool{}, struck: map[string]int{}},
 	}
 	if d.World, err = world.New(world.Options{Dir: o.dir, Buckets: []string{"demo-logs"}}); err != nil {
 		return nil, err
@@ -251,18 +252,18 @@ func (d *demo) story() error {
 	}{
 		{"the first one reaches 24 hours back", func() { d.add(800, lookback) }, false},
 		{"what is new by now, and records that appear up to 100 seconds late", func() {
-			d.grow(false)
+			d.growing.Store(false)
 			d.add(100, 5*time.Second)
 			d.add(50, 100*time.Second)
 		}, true},
 		{"no news, and no object", func() {}, false},
 		{"a burst beyond MAX_RECORDS, 1000 here: the rest becomes the backlog", func() {
 			d.add(2500, 60*time.Second)
-			d.grow(true)
+			d.growing.Store(true)
 		}, false},
 		{"Pub/Sub delivers twice: the backlog drains, fresh records first", func() { d.add(40, 5*time.Second) }, true},
 	}
-	d.grow(true)
+	d.growing.Store(true)
 	for i, s := range steps {
 		d.begin(s.title)
 		s.first()
@@ -283,7 +284,7 @@ func (d *demo) story() error {
 			}
 		}
 	}
-	d.grow(false)
+	d.growing.Store(false)
 	return d.drain(false)
 }
 
@@ -305,20 +306,10 @@ func (d *demo) drain(remove bool) error {
 	return errors.New("runs do not come to an end of the news")
 }
 
-// grow says whether records are added while a run reads.
-func (d *demo) grow(on bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.growing = on
-}
-
 // keepGrowing is the hook that adds records: an organization does not hold its
 // breath while its log is read.
 func (d *demo) keepGrowing(int, *http.Request) {
-	d.mu.Lock()
-	growing := d.growing
-	d.mu.Unlock()
-	if growing {
+	if d.growing.Load() {
 		d.add(1, 0)
 	}
 }
@@ -344,8 +335,6 @@ func (d *demo) add(n int, back time.Duration) {
 
 // event publishes: it returns the id of a new event.
 func (d *demo) event() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.events++
 	return d.events
 }
@@ -511,10 +500,7 @@ func (d *demo) verify() error {
 		return err
 	}
 	at := func(line []byte) int64 {
-		var record struct {
-			At int64 `json:"effective_at"`
-		}
-		_ = json.Unmarshal(line, &record) // the generator's records are good
+		record, _ := audit.DecodeLine(line) // the generator's records are good
 		return record.At
 	}
 	oldest := slices.MinFunc(slices.Collect(bytes.Lines(data)), func(a, b []byte) int { return cmp.Compare(at(a), at(b)) })

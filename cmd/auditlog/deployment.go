@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -75,16 +76,14 @@ func effectiveSettings() (map[string]string, config.Config, error) {
 		return whole, cfg, err
 	}
 	d := deployer{settings: settings, whole: whole, cfg: cfg}
-	if err != nil {
-		d.faults = []string{strings.TrimPrefix(err.Error(), "bad settings: ")}
-	}
+	d.faults, _ = errors.AsType[config.Faults](err)
 	d.complete()
 	d.judgeInterval()
 	if err == nil {
 		d.judgePlaces()
 	}
 	if len(d.faults) > 0 {
-		return nil, cfg, fmt.Errorf("bad settings: %s", strings.Join(d.faults, "; "))
+		return nil, cfg, d.faults
 	}
 	return whole, cfg, nil
 }
@@ -94,29 +93,25 @@ type deployer struct {
 	settings map[string]string // as the file has them
 	whole    map[string]string // with all defaults
 	cfg      config.Config
-	faults   []string
-}
-
-func (d *deployer) fault(name, format string, args ...any) {
-	d.faults = append(d.faults, name+": "+fmt.Sprintf(format, args...))
+	faults   config.Faults
 }
 
 // complete adds the deployment's own settings.
 func (d *deployer) complete() {
 	for name, value := range d.whole {
 		if strings.Contains(value, "|") { // which stands between them on gcloud's command line
-			d.fault(name, `must not hold a "|"`)
+			d.faults.Add(name, `must not hold a "|"`)
 		}
 	}
 	for _, s := range deployment {
 		value := cmp.Or(d.settings[s.name], os.Expand(s.value, func(name string) string { return d.whole[name] }))
 		if !regexp.MustCompile(`^(` + s.pattern + `)$`).MatchString(value) {
-			d.fault(s.name, "%q %s", value, s.fault)
+			d.faults.Add(s.name, "%q %s", value, s.fault)
 		}
 		d.whole[s.name] = value
 	}
 	if d.whole["DEPLOY_TOPIC"] == d.whole["DEPLOY_NAME"]+"-dead-letter" {
-		d.fault("DEPLOY_TOPIC", "is where messages go that have failed")
+		d.faults.Add("DEPLOY_TOPIC", "is where messages go that have failed")
 	}
 }
 
@@ -124,9 +119,9 @@ func (d *deployer) judgeInterval() {
 	follows := intervals[d.whole["DEPLOY_SCHEDULE"]]
 	switch {
 	case follows == "" && d.settings["INTERVAL_MINUTES"] == "":
-		d.fault("INTERVAL_MINUTES", "must say how many minutes lie between two runs of the schedule %q", d.whole["DEPLOY_SCHEDULE"])
+		d.faults.Add("INTERVAL_MINUTES", "must say how many minutes lie between two runs of the schedule %q", d.whole["DEPLOY_SCHEDULE"])
 	case follows != "" && follows != d.whole["INTERVAL_MINUTES"]:
-		d.fault("INTERVAL_MINUTES", "of the schedule %q is %s: leave it out", d.whole["DEPLOY_SCHEDULE"], follows)
+		d.faults.Add("INTERVAL_MINUTES", "of the schedule %q is %s: leave it out", d.whole["DEPLOY_SCHEDULE"], follows)
 	}
 }
 
@@ -134,17 +129,17 @@ func (d *deployer) judgeInterval() {
 func (d *deployer) judgePlaces() {
 	bucket, prefix, stateBucket, stateFolder := d.cfg.Bucket, d.cfg.Prefix, d.cfg.StateBucket, path.Dir(d.cfg.StateKey)
 	if tidy := path.Clean(prefix); tidy != d.whole["GCS_PREFIX"] {
-		d.fault("GCS_PREFIX", "set it to %q", tidy)
+		d.faults.Add("GCS_PREFIX", "set it to %q", tidy)
 	}
 	feed, state := bucket+"/"+prefix+"/", stateBucket+"/"+stateFolder+"/"
 	if stateFolder == "." || strings.HasPrefix(state, feed) || strings.HasPrefix(feed, state) {
-		d.fault("STATE_KEY", `%q is not in a folder of its own, apart from the feed's: set it for example to "state/%s/state.json"`, d.cfg.StateKey, prefix)
+		d.faults.Add("STATE_KEY", `%q is not in a folder of its own, apart from the feed's: set it for example to "state/%s/state.json"`, d.cfg.StateKey, prefix)
 	}
 	if d.whole["DEPLOY_FEED_DELETES"] == "true" && stateBucket != bucket {
-		d.fault("DEPLOY_FEED_DELETES", "must be false with a STATE_BUCKET: a copy and a delete are not one step")
+		d.faults.Add("DEPLOY_FEED_DELETES", "must be false with a STATE_BUCKET: a copy and a delete are not one step")
 	}
 	if d.cfg.RunTimeout > longestRun {
-		d.fault("RUN_TIMEOUT_SECONDS", "%d is more than the %d that the deployed service has time for", d.cfg.RunTimeout, longestRun)
+		d.faults.Add("RUN_TIMEOUT_SECONDS", "%d is more than the %d that the deployed service has time for", d.cfg.RunTimeout, longestRun)
 	}
 }
 

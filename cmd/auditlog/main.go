@@ -5,10 +5,13 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -82,6 +85,13 @@ command runs the same code by hand.
 	}
 	fmt.Fprintln(stderr, "Run 'auditlog help' for usage.")
 	return exitUsage
+}
+
+// untilSignal returns a context that the first SIGINT or SIGTERM ends. A second one ends the process.
+func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 func versionCommand() *cobra.Command {

@@ -34,6 +34,26 @@ func columns(w io.Writer) int {
 	return width
 }
 
+// colours says whether a terminal should get any: see no-color.org.
+func colours() bool { return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" }
+
+// Codes of ECMA-48.
+const (
+	bold   = "1"
+	dim    = "2"
+	red    = "31"
+	green  = "32"
+	yellow = "33"
+	cyan   = "36"
+)
+
+func paint(coloured bool, code, text string) string {
+	if !coloured {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
 // wrapHelp breaks help texts and the texts of flags at the width of the terminal that w is, if it is one.
 func wrapHelp(root *cobra.Command, w io.Writer) {
 	cobra.AddTemplateFunc("columns", func() int { return columns(w) })

@@ -16,7 +16,6 @@ import (
 	"github.com/caarlos0/env/v11"
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"example.com/auditlog"
 	"example.com/auditlog/internal/audit"
@@ -81,7 +80,7 @@ type operator struct {
 // standard error stays JSON to the last line where it began so.
 func operate(ctx context.Context, f func(context.Context, *operator) error) error {
 	o := &operator{log: cloudlog.New(os.Stderr)}
-	if term.IsTerminal(int(os.Stderr.Fd())) {
+	if columns(os.Stderr) > 0 {
 		o.screen = newConsole(os.Stderr)
 		o.log = slog.New(o.screen)
 	}
@@ -138,7 +137,7 @@ func summary(s auditlog.Summary) string {
 	if n := s.OpenWindows + s.Backfills; n > 0 {
 		left = audit.Count(n, "window") + " left for the next runs"
 	}
-	return fmt.Sprintf("%s; watermark %s; %s", written, time.Unix(s.Watermark, 0).UTC().Format(time.RFC3339), left)
+	return fmt.Sprintf("%s; watermark %s; %s", written, audit.Time(s.Watermark), left)
 }
 
 // console shows a run on a terminal: log entries as plain lines, and below them

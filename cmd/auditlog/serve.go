@@ -13,7 +13,6 @@ import (
 	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
 	"github.com/caarlos0/env/v11"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"example.com/auditlog/internal/cloudlog"
 )
@@ -43,7 +42,7 @@ Cloud Run. A second one ends the server at once.`,
   PORT=9000 auditlog serve --host 0.0.0.0`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if term.IsTerminal(int(os.Stderr.Fd())) {
+			if columns(os.Stderr) > 0 {
 				return serveSettings(host, func(address string) {
 					fmt.Fprintf(cmd.OutOrStdout(), howToTrigger, address, eventType, eventSource)
 				})

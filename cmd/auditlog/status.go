@@ -7,17 +7,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/caarlos0/env/v11"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"example.com/auditlog/internal/report"
 	"example.com/auditlog/internal/store"
@@ -55,7 +52,7 @@ Viewer on the bucket. Without a terminal each figure is a line: a name and value
 			return cobra.NoArgs(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
 			return showStatus(ctx, cmd.OutOrStdout(), o)
 		},
@@ -151,7 +148,7 @@ func writePage(name string, write func(io.Writer) error) (err error) {
 
 // progress shows a line on a terminal, in place of the one before.
 func progress(format string, args ...any) {
-	if term.IsTerminal(int(os.Stderr.Fd())) {
+	if columns(os.Stderr) > 0 {
 		fmt.Fprint(os.Stderr, "\r\x1b[K"+fmt.Sprintf(format, args...))
 	}
 }

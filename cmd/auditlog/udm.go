@@ -16,7 +16,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/store"
@@ -69,10 +68,10 @@ const maxComplaints = 10
 // not keep it from the rest.
 func runUDM(ctx context.Context, o udmOptions, names []string) error {
 	v := &udmView{out: bufio.NewWriter(os.Stdout)}
-	switch width, ok := terminal(); {
+	switch width := columns(os.Stdout); {
 	case o.fields:
 		v.record = v.fields.Add
-	case ok && !o.json:
+	case width > 0 && !o.json:
 		v.record = show(eventBlocks(v.out, width, colours()))
 	default:
 		v.record = show(func(e *udm.Event) { writeJSON(v.out, e) })
@@ -80,7 +79,7 @@ func runUDM(ctx context.Context, o udmOptions, names []string) error {
 	if len(names) == 0 {
 		names = []string{"-"}
 	}
-	if slices.Contains(names, "-") && term.IsTerminal(int(os.Stdin.Fd())) {
+	if slices.Contains(names, "-") && columns(os.Stdin) > 0 {
 		v.tell("Reading records from this terminal, one a line; Ctrl-D ends them.")
 	}
 	if err := v.read(ctx, names); err != nil {
@@ -184,22 +183,6 @@ func visible(s string) string {
 	return b.String()
 }
 
-// terminal says whether standard output is one, and how many columns it has.
-func terminal() (width int, ok bool) {
-	fd := int(os.Stdout.Fd())
-	if !term.IsTerminal(fd) {
-		return 0, false
-	}
-	width = 100
-	if w, _, err := term.GetSize(fd); err == nil && w > 40 {
-		width = w
-	}
-	return width, true
-}
-
-// colours says whether a terminal should get any: see no-color.org.
-func colours() bool { return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" }
-
 // writeJSON writes v as a line. Errors are the writer's, and stay with it.
 func writeJSON(w io.Writer, v any) {
 	enc := json.NewEncoder(w)
@@ -207,27 +190,14 @@ func writeJSON(w io.Writer, v any) {
 	enc.Encode(v)
 }
 
-const (
-	bold  = "\x1b[1m"
-	dim   = "\x1b[2m"
-	cyan  = "\x1b[36m"
-	reset = "\x1b[0m"
-)
-
 // eventBlocks shows an event as a block: a title, then a paragraph for each part
 // of UDM, of NAME=VALUE, wrapped at the width.
 func eventBlocks(w io.Writer, width int, coloured bool) func(*udm.Event) {
-	paint := func(colour, s string) string {
-		if !coloured {
-			return s
-		}
-		return colour + s + reset
-	}
 	const indent = 18
 	return func(e *udm.Event) {
-		fmt.Fprintf(w, "%s  %s", paint(bold, cmp.Or(e.Metadata.EventTimestamp, "no event_timestamp")), paint(cyan, e.Metadata.EventType))
+		fmt.Fprintf(w, "%s  %s", paint(coloured, bold, cmp.Or(e.Metadata.EventTimestamp, "no event_timestamp")), paint(coloured, cyan, e.Metadata.EventType))
 		if len(e.SecurityResult) > 0 && e.SecurityResult[0].Summary != "" {
-			fmt.Fprintf(w, "  %s", paint(bold, printable(e.SecurityResult[0].Summary)))
+			fmt.Fprintf(w, "  %s", paint(coloured, bold, printable(e.SecurityResult[0].Summary)))
 		}
 		fmt.Fprintln(w)
 		part, column := "", 0
@@ -250,7 +220,7 @@ func eventBlocks(w io.Writer, width int, coloured bool) func(*udm.Event) {
 				fmt.Fprintf(w, "\n%*s", indent, "")
 				column = indent
 			}
-			fmt.Fprintf(w, " %s%s", paint(dim, name+"="), value)
+			fmt.Fprintf(w, " %s%s", paint(coloured, dim, name+"="), value)
 			column += size
 		}
 		fmt.Fprint(w, "\n\n")

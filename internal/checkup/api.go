@@ -21,21 +21,17 @@ const (
 	skewTolerated   = time.Minute
 )
 
-// audit asks the API for one record, and compares its clock. It returns the key's organization, ""
-// if the API does not say.
-func (k *checkup) audit(ctx context.Context) (organization string, answered bool) {
+// apiAnswers asks the API for one record.
+func (k *checkup) apiAnswers(ctx context.Context) Finding {
 	p, err := k.ask(ctx, false)
 	switch {
 	case err != nil && ctx.Err() != nil:
-		k.interrupted("api")
-		k.interrupted("clock")
-		return "", false
+		return interrupted()
 	case err != nil:
 		detail, remedy := explainAPI(err)
-		k.fail("api", remedy, "%s", detail)
-		k.skip("clock", "the API gave no good answer to read its Date from")
-		return "", false
+		return failure(remedy, "%s", detail)
 	}
+	k.answered, k.answer, k.skew = true, p, time.Since(p.Date)
 	whose := ""
 	if p.Organization != "" {
 		whose = fmt.Sprintf(", of organization %q", audit.Shorten(p.Organization))
@@ -44,9 +40,7 @@ func (k *checkup) audit(ctx context.Context) (organization string, answered bool
 	if len(p.Records) > 0 {
 		has = "has records"
 	}
-	k.ok("api", "%s answers with this key%s; it %s of the last %s", k.cfg.BaseURL, whose, has, audit.Count(int(k.cfg.Lookback), "hour"))
-	k.clock(p.Date, time.Now())
-	return p.Organization, true
+	return good("%s answers with this key%s; it %s of the last %s", k.cfg.BaseURL, whose, has, audit.Count(int(k.cfg.Lookback), "hour"))
 }
 
 // ask asks the API for one record that a run would collect.
@@ -58,40 +52,30 @@ func (k *checkup) ask(ctx context.Context, tenant bool) (audit.Page, error) {
 	return k.api.Page(ctx, r, new(bytes.Buffer), func(error, time.Duration) {})
 }
 
-// tenant asks the API for one tenant-scoped record, if those are collected.
-func (k *checkup) tenant(ctx context.Context, answered bool) {
-	const check = "tenant"
-	if !k.cfg.TenantEvents {
-		return
-	}
-	if !answered {
-		k.skip(check, "needs the API: see api")
-		return
+// tenant asks the API for one tenant-scoped record.
+func (k *checkup) tenant(ctx context.Context) Finding {
+	if !k.answered {
+		return skipped("needs the API: see api")
 	}
 	_, err := k.ask(ctx, true)
-	var f *audit.Failure
 	switch {
-	case err != nil && ctx.Err() != nil:
-		k.interrupted(check)
-	case errors.As(err, &f) && f.RefusesTenant():
-		detail, _ := explainAPI(err)
-		k.warn(check, audit.NoTenantRemedy, "there are no tenant-scoped events for this key: %s", detail)
-	case err != nil:
-		detail, remedy := explainAPI(err)
-		k.fail(check, remedy, "asking for tenant-scoped events: %s", detail)
-	default:
-		k.ok(check, "the API brings tenant-scoped events")
+	case err == nil:
+		return good("the API brings tenant-scoped events")
+	case ctx.Err() != nil:
+		return interrupted()
 	}
+	detail, remedy := explainAPI(err)
+	if f, ok := errors.AsType[*audit.Failure](err); ok && f.RefusesTenant() {
+		return warning(audit.NoTenantRemedy, "there are no tenant-scoped events for this key: %s", detail)
+	}
+	return failure(remedy, "asking for tenant-scoped events: %s", detail)
 }
 
 func explainAPI(err error) (detail, remedy string) {
 	detail = strings.Replace(err.Error(), "this run's deadline", fmt.Sprintf("the %s that this check takes", apiCheckTimeout), 1)
-	var answer *openai.Error
-	var reach *openai.Unreachable
-	var dns *net.DNSError
-	var certificate x509.UnknownAuthorityError
+	answer, answered := errors.AsType[*openai.Error](err)
 	switch {
-	case errors.As(err, &answer):
+	case answered:
 		detail = strings.Replace(detail, " ("+answer.Hint+")", "", 1)
 		switch {
 		case answer.Hint != "":
@@ -105,11 +89,11 @@ func explainAPI(err error) (detail, remedy string) {
 		}
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Sprintf("the audit log API gave no answer within %s", apiCheckTimeout), "check OPENAI_BASE_URL, and whether a firewall or proxy keeps this host from it"
-	case errors.As(err, &dns):
+	case errors.As(err, new(*net.DNSError)):
 		remedy = "check the host's name in OPENAI_BASE_URL, and the name resolution of this host"
-	case errors.As(err, &certificate):
+	case errors.As(err, new(x509.UnknownAuthorityError)):
 		remedy = "a proxy on the way signs with a certificate that this host does not trust: add its authority, or go around it"
-	case errors.As(err, &reach):
+	case errors.As(err, new(*openai.Unreachable)):
 		remedy = "check host and port in OPENAI_BASE_URL, and whether a firewall or proxy keeps this host from it"
 	case errors.Is(err, audit.ErrCutBody):
 		remedy = "try again; where it stays so, a proxy on the way cuts answers off"
@@ -119,30 +103,31 @@ func explainAPI(err error) (detail, remedy string) {
 	return detail, remedy
 }
 
-func (k *checkup) clock(date, now time.Time) {
-	if date.IsZero() {
-		k.skip("clock", "the API's answer has no Date to compare with")
-		return
+// clock compares this host's clock with the API's.
+func (k *checkup) clock(context.Context) Finding {
+	switch {
+	case !k.answered:
+		return skipped("the API gave no good answer to read its Date from")
+	case k.answer.Date.IsZero():
+		return skipped("the API's answer has no Date to compare with")
 	}
 	const remedy = "set this host's clock, by NTP for example"
-	skew := now.Sub(date)
-	side := "ahead of"
+	skew, side := k.skew, "ahead of"
 	if skew < 0 {
 		skew, side = -skew, "behind"
 	}
 	text := fmt.Sprintf("this host's clock is %s %s the API's", roughly(skew), side)
 	switch {
 	case side == "behind" && skew > 24*time.Hour:
-		k.fail("clock", remedy, "%s: runs refuse a state that lies a day ahead", text)
+		return failure(remedy, "%s: runs refuse a state that lies a day ahead", text)
 	case side != "behind" && skew >= time.Duration(k.cfg.Lookback)*time.Hour:
-		k.fail("clock", remedy, "%s: a first run would begin after the newest record, and is refused", text)
+		return failure(remedy, "%s: a first run would begin after the newest record, and is refused", text)
 	case side == "behind" && skew > skewTolerated:
-		k.warn("clock", remedy, "%s: records come that much later", text)
+		return warning(remedy, "%s: records come that much later", text)
 	case skew > skewTolerated:
-		k.warn("clock", remedy, "%s: runs take care of that, but the times in logs and names are wrong", text)
+		return warning(remedy, "%s: runs take care of that, but the times in logs and names are wrong", text)
 	case skew > skewNoted:
-		k.ok("clock", "%s", text)
-	default:
-		k.ok("clock", "this host's clock agrees with the API's")
+		return good("%s", text)
 	}
+	return good("this host's clock agrees with the API's")
 }

@@ -27,23 +27,23 @@ const (
 	byHand = `the function does without; to have it looked at, run "auditlog check" with an account that has it`
 )
 
-// need is a permission that a step needs, a role that has it, and where to grant that.
+// need is a permission that a check needs in its bucket, a role that has it, and where to grant that.
 type need struct {
-	bucket, folder   string // folder: "" for the bucket as a whole
+	folder           string // "" for the bucket as a whole
 	permission, role string
 }
 
-func (n need) grant() string {
-	where := "the bucket gs://" + n.bucket
+func (n need) grant(bucket string) string {
+	where := "the bucket gs://" + bucket
 	if n.folder != "" {
-		where = fmt.Sprintf("the managed folder gs://%s/%s, or on the bucket,", n.bucket, n.folder)
+		where = fmt.Sprintf("the managed folder gs://%s/%s, or on the bucket,", bucket, n.folder)
 	}
 	return fmt.Sprintf("grant %s on %s to the account that runs this", n.role, where)
 }
 
 // forState is a need at the state, or at objects beside it.
 func (k *checkup) forState(permission string) need {
-	n := need{bucket: k.cfg.StateBucket, permission: permission, role: roleUser}
+	n := need{permission: permission, role: roleUser}
 	if dir := path.Dir(k.cfg.StateKey); dir != "." {
 		n.folder = dir + "/"
 	}
@@ -60,56 +60,32 @@ func (k *checkup) forStaged(permission string) need {
 }
 
 func (k *checkup) forFeed(permission, role string) need {
-	return need{k.cfg.Bucket, k.store.FeedFolder(), permission, role}
+	return need{k.store.FeedFolder(), permission, role}
 }
 
-// reachable reports whether a check of the bucket makes sense. If not, it adds why.
-func (k *checkup) reachable(ctx context.Context, bucket, check string) bool {
+// refused is the finding of a storage request that failed.
+func (k *checkup) refused(ctx context.Context, doing string, err error, n need) Finding {
 	if ctx.Err() != nil {
-		k.interrupted(check)
-		return false
+		return interrupted()
 	}
-	if by := k.down[bucket]; by != "" {
-		k.skip(check, "bucket %q cannot be worked with: see %s", bucket, by)
-		return false
-	}
-	return true
-}
-
-// step bounds one step of a check of the bucket. If the check makes no sense, ok is false and step
-// adds why.
-func (k *checkup) step(ctx context.Context, bucket, check string) (step context.Context, cancel context.CancelFunc, ok bool) {
-	if !k.reachable(ctx, bucket, check) {
-		return nil, nil, false
-	}
-	step, cancel = context.WithTimeout(ctx, k.store.Step)
-	return step, cancel, true
-}
-
-// refused adds the finding of a storage step that failed.
-func (k *checkup) refused(ctx context.Context, check, what string, err error, n need) {
-	if ctx.Err() != nil {
-		k.interrupted(check)
-		return
+	if unusable(err) {
+		k.down[k.current.bucket] = k.current.name
 	}
 	detail, remedy := k.explainStorage(err, n)
-	k.fail(check, remedy, "%s: %s", what, detail)
-	if unusable(err) {
-		k.down[n.bucket] = check
-	}
+	return failure(remedy, "%s: %s", doing, detail)
 }
 
 func (k *checkup) explainStorage(err error, n need) (detail, remedy string) {
 	detail = k.show(store.Said(err))
-	setting := "GCS_BUCKET"
-	if n.bucket != k.cfg.Bucket {
+	bucket, setting := k.current.bucket, "GCS_BUCKET"
+	if bucket != k.cfg.Bucket {
 		setting = "STATE_BUCKET"
 	}
 	switch cause, status := store.CauseOf(err), store.StatusOf(err); {
 	case cause == store.NoBucket:
-		return fmt.Sprintf("there is no bucket %q", n.bucket), fmt.Sprintf("set %s to a bucket that exists, or create this one", setting)
+		return fmt.Sprintf("there is no bucket %q", bucket), fmt.Sprintf("set %s to a bucket that exists, or create this one", setting)
 	case cause == store.NoRole:
-		return fmt.Sprintf("%s is not allowed: %s", n.permission, detail), n.grant()
+		return fmt.Sprintf("%s is not allowed: %s", n.permission, detail), n.grant(bucket)
 	case cause != store.Unknown:
 		remedy = cause.Remedy()
 	case errors.Is(err, context.DeadlineExceeded):
@@ -126,54 +102,45 @@ func (k *checkup) explainStorage(err error, n need) (detail, remedy string) {
 // unusable reports whether err concerns the whole bucket, so that the next steps would fail in the
 // same way.
 func unusable(err error) bool {
-	var dns *net.DNSError
-	var op *net.OpError
 	cause := store.CauseOf(err)
+	op, network := errors.AsType[*net.OpError](err)
 	return cause == store.NoBucket || cause == store.NoCredentials || cause == store.OutsidePerimeter || errors.Is(err, context.DeadlineExceeded) ||
-		errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial"
+		errors.As(err, new(*net.DNSError)) || network && op.Op == "dial"
 }
 
-// bucketSettings checks the buckets' own settings. If the state's bucket retains objects, the collector
-// could not replace the state. Then there must be no probe either: it could not be removed.
-func (k *checkup) bucketSettings(ctx context.Context) {
-	attrs := k.bucket(ctx, "bucket", k.cfg.StateBucket, k.store.States)
-	if k.cfg.Bucket != k.cfg.StateBucket {
-		k.bucket(ctx, "feed_bucket", k.cfg.Bucket, k.store.Feed)
-	}
-	k.retention(ctx, attrs)
-	k.lifecycle(ctx, attrs)
+func (k *checkup) stateBucket(ctx context.Context) (f Finding) {
+	k.attrs, f = k.bucket(ctx, k.store.States)
+	return f
 }
 
-// bucket returns the bucket's settings, nil if they are unavailable.
-func (k *checkup) bucket(ctx context.Context, check, name string, b *storage.BucketHandle) *storage.BucketAttrs {
-	step, cancel, ok := k.step(ctx, name, check)
-	if !ok {
-		return nil
-	}
+func (k *checkup) feedBucket(ctx context.Context) Finding {
+	_, f := k.bucket(ctx, k.store.Feed)
+	return f
+}
+
+// bucket looks at a bucket's settings.
+func (k *checkup) bucket(ctx context.Context, b *storage.BucketHandle) (*storage.BucketAttrs, Finding) {
+	step, cancel := context.WithTimeout(ctx, k.store.Step)
 	defer cancel()
 	attrs, err := b.Attrs(step)
+	name := k.current.bucket
 	switch {
 	case store.CauseOf(err) == store.NoRole:
-		k.skip(check, "this account may not look at the settings of gs://%s: storage.buckets.get comes for example with %s; %s", name, roleBucket, byHand)
-		return nil
+		return nil, skipped("this account may not look at the settings of gs://%s: storage.buckets.get comes for example with %s; %s", name, roleBucket, byHand)
 	case err != nil:
-		k.refused(ctx, check, "reading the settings of gs://"+name, err, need{bucket: name, permission: "storage.buckets.get", role: roleBucket})
-		return nil
+		return nil, k.refused(ctx, "reading the settings of gs://"+name, err, need{permission: "storage.buckets.get", role: roleBucket})
 	}
 	note := "uniform access"
 	if !attrs.UniformBucketLevelAccess.Enabled {
 		note = "note: uniform bucket-level access is off, so that roles cannot be granted on folders, and objects have lists of their own"
 	}
-	k.ok(check, "gs://%s exists; %s", name, note)
-	return attrs
+	return attrs, good("gs://%s exists; %s", name, note)
 }
 
-// retention looks for whatever would keep the state from being replaced.
-func (k *checkup) retention(ctx context.Context, attrs *storage.BucketAttrs) {
-	const check = "retention"
-	if !k.reachable(ctx, k.cfg.StateBucket, check) {
-		return
-	}
+// retention looks for whatever would keep the state from being replaced. Then there must be no probe
+// either: it could not be removed.
+func (k *checkup) retention(ctx context.Context) Finding {
+	attrs := k.attrs
 	var kept []string
 	if attrs != nil {
 		if p := attrs.RetentionPolicy; p != nil && p.RetentionPeriod > 0 {
@@ -197,17 +164,16 @@ func (k *checkup) retention(ctx context.Context, attrs *storage.BucketAttrs) {
 	}
 	switch {
 	case len(kept) > 0:
-		k.fail(check, store.Retained.Remedy(), "%s: the state could not be replaced, nor staged objects moved", strings.Join(kept, "; "))
-		k.down[k.cfg.StateBucket+"/probe"] = check
+		k.retained = true
+		return failure(store.Retained.Remedy(), "%s: the state could not be replaced, nor staged objects moved", strings.Join(kept, "; "))
 	case attrs != nil && err == nil:
-		k.ok(check, "neither a retention policy nor a hold on gs://%s and the state", attrs.Name)
+		return good("neither a retention policy nor a hold on gs://%s and the state", attrs.Name)
 	case attrs != nil:
-		k.ok(check, "neither a retention policy nor a hold on gs://%s", attrs.Name)
+		return good("neither a retention policy nor a hold on gs://%s", attrs.Name)
 	case err == nil:
-		k.ok(check, "neither a retention nor a hold on the state object; the bucket's own settings may not be looked at")
-	default:
-		k.skip(check, "neither the bucket's settings nor a state object to look at; the probe tells")
+		return good("neither a retention nor a hold on the state object; the bucket's own settings may not be looked at")
 	}
+	return skipped("neither the bucket's settings nor a state object to look at; the probe tells")
 }
 
 // heldBy returns what keeps an object from being replaced, "" for nothing.
@@ -218,21 +184,18 @@ func heldBy(o *storage.ObjectAttrs) string {
 	case o.EventBasedHold:
 		return "an event-based hold"
 	case o.Retention != nil && o.Retention.RetainUntil.After(now):
-		return "a retention of its own until " + o.Retention.RetainUntil.UTC().Format(time.RFC3339)
+		return "a retention of its own until " + audit.Time(o.Retention.RetainUntil.Unix())
 	case o.RetentionExpirationTime.After(now):
-		return "a retention policy until " + o.RetentionExpirationTime.UTC().Format(time.RFC3339)
+		return "a retention policy until " + audit.Time(o.RetentionExpirationTime.Unix())
 	}
 	return ""
 }
 
-func (k *checkup) lifecycle(ctx context.Context, attrs *storage.BucketAttrs) {
-	const check = "lifecycle"
-	if !k.reachable(ctx, k.cfg.StateBucket, check) {
-		return
-	}
+// lifecycle looks for rules that delete what the collector needs.
+func (k *checkup) lifecycle(context.Context) Finding {
+	attrs := k.attrs
 	if attrs == nil {
-		k.skip(check, "the settings of gs://%s may not be looked at", k.cfg.StateBucket)
-		return
+		return skipped("the settings of gs://%s may not be looked at", k.cfg.StateBucket)
 	}
 	var found []string
 	worst := ResultOK
@@ -250,11 +213,13 @@ func (k *checkup) lifecycle(ctx context.Context, attrs *storage.BucketAttrs) {
 		}
 	}
 	if worst == ResultOK {
-		k.ok(check, "no rule of gs://%s deletes the state or staged objects", attrs.Name)
-		return
+		return good("no rule of gs://%s deletes the state or staged objects", attrs.Name)
 	}
-	k.add(check, worst, fmt.Sprintf("%s: where runs stop for that long, what is collected or staged is forgotten or lost", strings.Join(found, "; ")),
-		fmt.Sprintf("limit the rule to %s (matchesPrefix), or to noncurrent versions", k.store.FeedURL(k.cfg.Prefix+"/")))
+	return Finding{
+		Result: worst,
+		Detail: strings.Join(found, "; ") + ": where runs stop for that long, what is collected or staged is forgotten or lost",
+		Remedy: fmt.Sprintf("limit the rule to %s (matchesPrefix), or to noncurrent versions", k.store.FeedURL(k.store.FeedFolder())),
+	}
 }
 
 // hits returns which of the collector's own objects a rule may delete while they are live, "" for

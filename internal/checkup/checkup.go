@@ -10,8 +10,11 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
+
+	"cloud.google.com/go/storage"
 
 	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/config"
@@ -44,15 +47,12 @@ type Finding struct {
 // check prevents another only if it makes that one meaningless.
 func Check(ctx context.Context, cfg config.Config, api *openai.Client, st *store.Store) iter.Seq[Finding] {
 	return func(yield func(Finding) bool) {
+		k := &checkup{cfg: cfg, api: api, store: st, down: map[string]string{}}
 		more := true
-		k := &checkup{cfg: cfg, api: api, store: st, down: map[string]string{}, found: func(f Finding) { more = more && yield(f) }}
-		k.settings()
-		organization, answered := k.audit(ctx)
-		k.tenant(ctx, answered)
-		k.bucketSettings(ctx)
-		k.probe(ctx)
-		snapshot := k.state(ctx, organization)
-		k.feed(ctx, snapshot)
+		for _, c := range k.checks() {
+			f := k.do(ctx, c)
+			more = more && yield(Finding{c.name, f.Result, k.line(f.Detail), k.line(f.Remedy)})
+		}
 	}
 }
 
@@ -96,45 +96,101 @@ func (count Tally) String() string {
 	return text
 }
 
+// check is one check, and the bucket that it needs, "" for none.
+type check struct {
+	name, bucket string
+	look         func(context.Context) Finding // without its name
+}
+
+// checkup is a checkup under way, with what its checks have found out for those that follow.
 type checkup struct {
 	cfg   config.Config
 	api   *openai.Client
 	store *store.Store
-	found func(Finding)
-	down  map[string]string // unusable buckets, and the check that found so
-	lax   bool              // the bucket is known to ignore preconditions
+
+	current  check                // the one under way
+	down     map[string]string    // unusable buckets, and the check that found so
+	answered bool                 // by the API
+	answer   audit.Page           // its answer
+	skew     time.Duration        // this host's clock less the API's
+	attrs    *storage.BucketAttrs // of the state's bucket, nil if they are unavailable
+	retained bool                 // the state's bucket would keep a probe
+	lax      bool                 // it is known to ignore preconditions
+	snapshot *store.Snapshot      // nil if the state cannot be read
+	pending  bool                 // what the state names as staged may not be published yet
+}
+
+// checks lists the checks in their order: a check builds on what those before it have found.
+func (k *checkup) checks() []check {
+	states, feed := k.cfg.StateBucket, k.cfg.Bucket
+	list := slices.Concat([]check{
+		{"settings", "", k.settings},
+		{"api", "", k.apiAnswers},
+		{"clock", "", k.clock},
+		{"tenant", "", k.tenant},
+		{"bucket", states, k.stateBucket},
+		{"feed_bucket", feed, k.feedBucket},
+		{"retention", states, k.retention},
+		{"lifecycle", states, k.lifecycle},
+	}, k.probes(), []check{
+		{"state", states, k.state},
+		{"organization", "", k.organization},
+		{"staged", states, k.staged},
+		{"feed_create", feed, k.feedCreate},
+		{"feed_read", feed, k.feedRead},
+		{"feed", feed, k.feed},
+	})
+	return slices.DeleteFunc(list, func(c check) bool {
+		switch c.name {
+		case "tenant":
+			return !k.cfg.TenantEvents
+		case "feed_bucket", "feed_read":
+			return k.store.OneBucket()
+		}
+		return false
+	})
+}
+
+// do does a check, unless it makes no sense.
+func (k *checkup) do(ctx context.Context, c check) Finding {
+	k.current = c
+	switch by := k.down[c.bucket]; {
+	case c.name == "probe_delete": // it cleans up, whatever has happened
+	case ctx.Err() != nil:
+		return interrupted()
+	case by != "":
+		return skipped("bucket %q cannot be worked with: see %s", c.bucket, by)
+	}
+	return c.look(ctx)
+}
+
+func good(format string, args ...any) Finding {
+	return Finding{Result: ResultOK, Detail: fmt.Sprintf(format, args...)}
+}
+
+func skipped(format string, args ...any) Finding {
+	return Finding{Result: ResultSkipped, Detail: fmt.Sprintf(format, args...)}
+}
+
+func interrupted() Finding {
+	return Finding{Result: ResultInterrupted, Detail: "not looked at: the check was interrupted"}
+}
+
+func warning(remedy, format string, args ...any) Finding {
+	return Finding{Result: ResultWarning, Detail: fmt.Sprintf(format, args...), Remedy: remedy}
+}
+
+func failure(remedy, format string, args ...any) Finding {
+	return Finding{Result: ResultFailure, Detail: fmt.Sprintf(format, args...), Remedy: remedy}
 }
 
 var oneLine = strings.NewReplacer("\r\n", "; ", "\n", "; ", "\r", "; ")
 
+func (k *checkup) line(s string) string { return oneLine.Replace(k.cfg.AdminKey.Hide(s)) }
+
 func (k *checkup) show(s string) string { return audit.Shorten(k.cfg.AdminKey.Hide(s)) }
 
-func (k *checkup) add(check string, result Result, detail, remedy string) {
-	clean := func(s string) string { return oneLine.Replace(k.cfg.AdminKey.Hide(s)) }
-	k.found(Finding{check, result, clean(detail), clean(remedy)})
-}
-
-func (k *checkup) ok(check, format string, args ...any) {
-	k.add(check, ResultOK, fmt.Sprintf(format, args...), "")
-}
-
-func (k *checkup) skip(check, format string, args ...any) {
-	k.add(check, ResultSkipped, fmt.Sprintf(format, args...), "")
-}
-
-func (k *checkup) interrupted(check string) {
-	k.add(check, ResultInterrupted, "not looked at: the check was interrupted", "")
-}
-
-func (k *checkup) warn(check, remedy, format string, args ...any) {
-	k.add(check, ResultWarning, fmt.Sprintf(format, args...), remedy)
-}
-
-func (k *checkup) fail(check, remedy, format string, args ...any) {
-	k.add(check, ResultFailure, fmt.Sprintf(format, args...), remedy)
-}
-
-func (k *checkup) settings() {
+func (k *checkup) settings(context.Context) Finding {
 	warnings := k.cfg.Warnings()
 	if prefix, kind := k.cfg.AdminKey.OtherKind(); kind != "" {
 		warnings = append(warnings, config.Warning{Text: fmt.Sprintf("OPENAI_ADMIN_KEY begins with %s, as %s does", prefix, kind), Remedy: openai.KeyRemedy})
@@ -144,14 +200,13 @@ func (k *checkup) settings() {
 		for _, w := range warnings {
 			texts, remedies = append(texts, w.Text), append(remedies, w.Remedy)
 		}
-		k.add("settings", ResultWarning, strings.Join(texts, "; "), strings.Join(remedies, "; "))
-		return
+		return warning(strings.Join(remedies, "; "), "%s", strings.Join(texts, "; "))
 	}
 	left := ""
 	if k.cfg.Filter != "" {
 		left = ", of records that pass " + k.cfg.Filter.String() + " alone"
 	}
-	k.ok("settings", "records to %s, state in %s%s", k.store.FeedURL(k.cfg.Prefix+"/"), k.store.StateURL(), left)
+	return good("records to %s, state in %s%s", k.store.FeedURL(k.store.FeedFolder()), k.store.StateURL(), left)
 }
 
 func roughly(d time.Duration) string {

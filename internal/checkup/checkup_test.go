@@ -750,6 +750,22 @@ func TestCheckInterrupted(t *testing.T) {
 			}
 		})
 	}
+	for n, check := range []string{"api", "tenant"} { // of the first and the second request to the API
+		inBubble(t, func(t *testing.T, h *harness.H) {
+			h.Env["TENANT_EVENTS"] = "true"
+			ctx, cancel := context.WithCancel(t.Context())
+			h.APIFaults.Set(func(i int, _ *http.Request) fault.Fault {
+				if i != n+1 {
+					return fault.Fault{}
+				}
+				cancel()
+				return fault.Fault{Kind: fault.Hang}
+			})
+			if f := checkOf(ctx, h, collector(h))[check]; f.Result != checkup.ResultInterrupted {
+				t.Errorf("%+v", f)
+			}
+		})
+	}
 	inBubble(t, func(t *testing.T, h *harness.H) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -25,65 +24,60 @@ type probe struct {
 	generation  int64
 	data        []byte
 	made        []string // names under which it may exist
+	absent      bool     // since it could not be created
+	fixed       bool     // since this account may not replace objects
 }
 
-// probe tries each operation of a run, and cleans up. Cloud Storage accepts about one change of a
-// name per second: the client waits if that is exceeded.
-func (k *checkup) probe(ctx context.Context) {
-	name := k.store.StagedFolder() + "probe-" + strings.ToLower(rand.Text())
+// probes lists the checks that try each operation of a run, and clean up. Cloud Storage accepts about
+// one change of a name per second: the client waits if that is exceeded.
+func (k *checkup) probes() []check {
+	name := probeName(k.store.StagedFolder())
 	p := &probe{checkup: k, name: name, moved: name + "-moved"}
-	rest := []string{"probe_read", "probe_replace", "probe_condition", "probe_list", "probe_move"}
-	if by := k.down[k.cfg.StateBucket+"/probe"]; by != "" {
-		for _, check := range append([]string{"probe_create"}, append(rest, "probe_delete")...) {
-			k.skip(check, "a probe object could not be removed: see %s", by)
-		}
-		return
+	states, folder := k.cfg.StateBucket, k.store.StagedURL(k.store.StagedFolder())
+	return []check{
+		{"probe_create", states, p.try("creating a probe object in "+folder, "storage.objects.create", "created a probe object in "+folder, p.create)},
+		{"probe_read", states, p.try("reading the probe object", "storage.objects.get", "the probe object was read back byte for byte", p.read)},
+		{"probe_replace", states, p.try("replacing the probe object", "storage.objects.delete", "it was replaced on a condition that holds", p.replace)},
+		{"probe_condition", states, p.try("replacing the probe object on a condition that does not hold", "storage.objects.delete", "replacing it on a condition that does not hold was refused", p.condition)},
+		{"probe_list", states, p.try("listing staged objects", "storage.objects.list", "it is listed", p.list)},
+		{"probe_move", states, p.try("moving the probe object", "storage.objects.move", "it was renamed", p.move)},
+		{"probe_delete", states, p.remove},
 	}
-	folder := p.store.StagedURL(p.store.StagedFolder())
-	if p.try(ctx, "probe_create", "creating a probe object in "+folder, "storage.objects.create", "created a probe object in "+folder, p.create) != nil {
-		for _, check := range rest {
-			k.skip(check, "there is no probe object to try it with: see probe_create")
-		}
-	} else {
-		p.try(ctx, "probe_read", "reading the probe object", "storage.objects.get", "the probe object was read back byte for byte", p.read)
-		err := p.try(ctx, "probe_replace", "replacing the probe object", "storage.objects.delete", "it was replaced on a condition that holds", p.replace)
-		if store.StatusOf(err) == http.StatusForbidden {
-			p.skip("probe_condition", "this account may not replace objects: see probe_replace")
-		} else {
-			p.try(ctx, "probe_condition", "replacing the probe object on a condition that does not hold", "storage.objects.delete", "replacing it on a condition that does not hold was refused", p.condition)
-		}
-		p.try(ctx, "probe_list", "listing staged objects", "storage.objects.list", "it is listed", p.list)
-		p.try(ctx, "probe_move", "moving the probe object", "storage.objects.move", "it was renamed", p.move)
-	}
-	p.remove(ctx)
 }
 
-// wrong is an operation that is allowed, but does not do what it should.
-type wrong struct{ detail, remedy string }
-
-func (w *wrong) Error() string { return w.detail }
-
-var errNotTried = errors.New("not tried")
-
-// try tries an operation, and adds the finding: good if it succeeds.
-func (p *probe) try(ctx context.Context, check, doing, permission, good string, operation func(context.Context) error) error {
-	if !p.reachable(ctx, p.cfg.StateBucket, check) {
-		return errNotTried
+// try makes a check of an operation; success is what it finds if there is no error.
+func (p *probe) try(doing, permission, success string, operation func(context.Context) error) func(context.Context) Finding {
+	return func(ctx context.Context) Finding {
+		if p.retained || p.absent {
+			return p.missing()
+		}
+		err := operation(ctx)
+		if err == nil {
+			return good("%s", success)
+		}
+		if own, ok := errors.AsType[*found](err); ok {
+			return own.Finding
+		}
+		return p.refused(ctx, doing, err, p.forStaged(permission))
 	}
-	err := operation(ctx)
-	var w *wrong
-	switch {
-	case err == nil:
-		p.ok(check, "%s", good)
-	case errors.As(err, &w):
-		p.fail(check, w.remedy, "%s", w.detail)
-	default:
-		p.refused(ctx, check, doing, err, p.forStaged(permission))
-	}
-	return err
 }
+
+func (p *probe) missing() Finding {
+	if p.retained {
+		return skipped("a probe object could not be removed: see retention")
+	}
+	return skipped("there is no probe object to try it with: see probe_create")
+}
+
+// found is the error of an operation that has a finding of its own: it was not refused, but did not
+// do what it should, or it makes no sense.
+type found struct{ Finding }
+
+func (f *found) Error() string { return f.Detail }
 
 const probeType = "text/plain"
+
+func probeName(folder string) string { return folder + "probe-" + strings.ToLower(rand.Text()) }
 
 func (p *probe) object() *storage.ObjectHandle { return p.store.States.Object(p.name) }
 
@@ -92,8 +86,8 @@ func (p *probe) write(ctx context.Context, condition storage.Conditions) (*stora
 	data := []byte("A probe of auditlog check. It can be deleted.\n" + rand.Text() + "\n")
 	attrs, err := p.store.Put(ctx, p.object().If(condition), probeType, data)
 	if err != nil && store.StatusOf(err) != http.StatusForbidden {
-		if found, landed := p.store.Holds(ctx, p.object(), data); landed {
-			attrs, err = found, nil
+		if there, landed := p.store.Holds(ctx, p.object(), data); landed {
+			attrs, err = there, nil
 		}
 	}
 	if err != nil {
@@ -108,13 +102,13 @@ func (p *probe) create(ctx context.Context) error {
 	if status := store.StatusOf(err); status != http.StatusForbidden && status != http.StatusUnauthorized && !store.BucketMissing(err) {
 		p.made = append(p.made, p.name)
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		if held := heldBy(attrs); held != "" {
+			err = &found{failure(store.Retained.Remedy(), "a new object in %s is under %s at once: the state could not be replaced", p.store.StagedURL(p.store.StagedFolder()), held)}
+		}
 	}
-	if held := heldBy(attrs); held != "" {
-		return &wrong{fmt.Sprintf("a new object in %s is under %s at once: the state could not be replaced", p.store.StagedURL(p.store.StagedFolder()), held), store.Retained.Remedy()}
-	}
-	return nil
+	p.absent = err != nil
+	return err
 }
 
 func (p *probe) read(ctx context.Context) error {
@@ -125,15 +119,16 @@ func (p *probe) read(ctx context.Context) error {
 		return err
 	}
 	defer r.Close()
-	found, err := io.ReadAll(io.LimitReader(r, 1<<10))
-	if err == nil && !bytes.Equal(found, p.data) {
-		err = &wrong{"the probe object was read with other bytes than were written", "talk to Cloud Storage itself: a proxy on the way changes or caches objects"}
+	data, err := io.ReadAll(io.LimitReader(r, 1<<10))
+	if err == nil && !bytes.Equal(data, p.data) {
+		err = &found{failure("talk to Cloud Storage itself: a proxy on the way changes or caches objects", "the probe object was read with other bytes than were written")}
 	}
 	return err
 }
 
 func (p *probe) replace(ctx context.Context) error {
 	_, err := p.write(ctx, storage.Conditions{GenerationMatch: p.generation})
+	p.fixed = store.StatusOf(err) == http.StatusForbidden
 	return err
 }
 
@@ -142,13 +137,16 @@ const dropsConditions = "talk to Cloud Storage itself: a proxy or emulator on th
 
 // condition tries writes that must be refused: the commit relies on that.
 func (p *probe) condition(ctx context.Context) error {
+	if p.fixed {
+		return &found{skipped("this account may not replace objects: see probe_replace")}
+	}
 	for _, c := range []storage.Conditions{{GenerationMatch: p.generation + 1}, {DoesNotExist: true}} {
 		data := []byte("must not be written\n")
 		attrs, err := p.store.Put(ctx, p.object().If(c), probeType, data)
 		switch {
 		case err == nil:
 			p.generation, p.data, p.lax = attrs.Generation, data, true
-			return &wrong{"the probe object was replaced on a condition that did not hold: two runs would overwrite each other's state", dropsConditions}
+			return &found{failure(dropsConditions, "the probe object was replaced on a condition that did not hold: two runs would overwrite each other's state")}
 		case store.StatusOf(err) != http.StatusPreconditionFailed:
 			return err
 		}
@@ -161,7 +159,7 @@ func (p *probe) list(ctx context.Context) error {
 	defer cancel()
 	attrs, err := p.store.States.Objects(step, &storage.Query{Prefix: p.name}).Next()
 	if errors.Is(err, iterator.Done) || err == nil && attrs.Name != p.name {
-		err = &wrong{"the probe object is not listed", "talk to Cloud Storage itself: a proxy or emulator on the way lists wrongly"}
+		err = &found{failure("talk to Cloud Storage itself: a proxy or emulator on the way lists wrongly", "the probe object is not listed")}
 	}
 	return err
 }
@@ -182,11 +180,9 @@ func (p *probe) move(ctx context.Context) error {
 }
 
 // remove deletes the probe, whatever its name is by now, even after an interrupt.
-func (p *probe) remove(ctx context.Context) {
-	const check = "probe_delete"
+func (p *probe) remove(ctx context.Context) Finding {
 	if len(p.made) == 0 {
-		p.skip(check, "there is no probe object to try it with: see probe_create")
-		return
+		return p.missing()
 	}
 	var left []string
 	var first error
@@ -197,8 +193,7 @@ func (p *probe) remove(ctx context.Context) {
 	}
 	if first != nil {
 		detail, remedy := p.explainStorage(first, p.forStaged("storage.objects.delete"))
-		p.fail(check, remedy, "%s may be left, for a run to remove after a day: %s", strings.Join(left, " and "), detail)
-		return
+		return failure(remedy, "%s may be left, for a run to remove after a day: %s", strings.Join(left, " and "), detail)
 	}
-	p.ok(check, "it was deleted, and nothing is left of it")
+	return good("it was deleted, and nothing is left of it")
 }

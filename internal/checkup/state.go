@@ -2,7 +2,6 @@ package checkup
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
@@ -23,50 +22,39 @@ const (
 
 const sameKey = "set the Admin key of the state's organization, or give each organization a STATE_KEY and GCS_PREFIX of its own; if it was renamed, remove \"organization\" from the state object"
 
-// state checks how far runs have come, and whether they still start. It returns nil if the state
-// cannot be read.
-func (k *checkup) state(ctx context.Context, organization string) *store.Snapshot {
-	snap, ok := k.loadState(ctx)
-	switch {
-	case !ok:
-		k.skip("organization", "needs the state: see state")
-		k.skip("staged", "needs the state: see state")
-		return nil
-	case snap.First():
-		k.ok("state", "%s is not there: the next run is the first, and reaches back %s", k.store.StateURL(), audit.Count(int(k.cfg.Lookback), "hour"))
-		k.skip("organization", "no run has recorded one yet: the first run records that of its key")
-		k.ok("staged", "no run has staged anything")
-		return snap
+// state checks how far runs have come, and whether they still start.
+func (k *checkup) state(ctx context.Context) Finding {
+	snapshot, err := k.store.Load(ctx)
+	if damaged, ok := errors.AsType[*store.Damaged](err); ok {
+		return failure(damaged.Remedy()+"; deleting it makes a first run", "state %s is %s; runs refuse it", k.store.StateURL(), k.show(err.Error()))
 	}
-	k.judgeState(snap)
-	switch own := snap.State.Organization; {
-	case organization == "":
-		k.skip("organization", "the API did not say whose key it is")
-	case own == "":
-		k.ok("organization", "the state does not name one yet; the next run makes it %q", audit.Shorten(organization))
-	case own != organization:
-		k.fail("organization", sameKey, "OPENAI_ADMIN_KEY belongs to organization %q, the state to %q: runs refuse that", audit.Shorten(organization), audit.Shorten(own))
-	default:
-		k.ok("organization", "key and state belong to the same organization")
+	if err != nil {
+		return k.refused(ctx, "reading state "+k.store.StateURL(), err, k.forState("storage.objects.get"))
 	}
-	k.unpublished(ctx, snap)
-	return snap
+	k.snapshot = snapshot
+	if snapshot.First() {
+		return good("%s is not there: the next run is the first, and reaches back %s", k.store.StateURL(), audit.Count(int(k.cfg.Lookback), "hour"))
+	}
+	return k.progress(snapshot)
 }
 
-func (k *checkup) loadState(ctx context.Context) (*store.Snapshot, bool) {
-	const check = "state"
-	if !k.reachable(ctx, k.cfg.StateBucket, check) {
-		return nil, false
+// organization checks that the key is of the organization whose records the state is about.
+func (k *checkup) organization(context.Context) Finding {
+	if k.snapshot == nil {
+		return skipped("needs the state: see state")
 	}
-	snap, err := k.store.Load(ctx)
-	damaged, isDamaged := errors.AsType[*store.Damaged](err)
-	switch {
-	case isDamaged:
-		k.fail(check, damaged.Remedy()+"; deleting it makes a first run", "state %s is %s; runs refuse it", k.store.StateURL(), k.show(err.Error()))
-	case err != nil:
-		k.refused(ctx, check, "reading state "+k.store.StateURL(), err, k.forState("storage.objects.get"))
+	if k.snapshot.First() {
+		return skipped("no run has recorded one yet: the first run records that of its key")
 	}
-	return snap, err == nil
+	switch own, ofKey := k.snapshot.State.Organization, k.answer.Organization; {
+	case ofKey == "":
+		return skipped("the API did not say whose key it is")
+	case own == "":
+		return good("the state does not name one yet; the next run makes it %q", audit.Shorten(ofKey))
+	case own != ofKey:
+		return failure(sameKey, "OPENAI_ADMIN_KEY belongs to organization %q, the state to %q: runs refuse that", audit.Shorten(ofKey), audit.Shorten(own))
+	}
+	return good("key and state belong to the same organization")
 }
 
 // age is how long ago the run that committed the state began; if unknown, how long ago the state
@@ -79,8 +67,8 @@ func age(s *store.Snapshot) time.Duration {
 	return time.Since(t)
 }
 
-func (k *checkup) judgeState(snap *store.Snapshot) {
-	s, age := &snap.State, age(snap)
+func (k *checkup) progress(snapshot *store.Snapshot) Finding {
+	s, age := &snapshot.State, age(snapshot)
 	collectedTo := s.CollectedTo(k.cfg.TenantEvents)
 	text := fmt.Sprintf("new records are collected up to %s, by a run %s ago", audit.Time(collectedTo), roughly(max(0, age)))
 	windows := s.Windows(k.cfg.TenantEvents)
@@ -94,81 +82,66 @@ func (k *checkup) judgeState(snap *store.Snapshot) {
 	for _, b := range s.Backfills(k.cfg.TenantEvents) {
 		text += fmt.Sprintf("; of the backfill %s, %s left", b, roughly(time.Duration(b.Left)*time.Second))
 	}
-	if snap.Note != "" {
-		text += "; " + snap.Note
+	if snapshot.Note != "" {
+		text += "; " + snapshot.Note
 	}
 	switch ahead := time.Until(time.Unix(high, 0)); {
 	case age > k.cfg.MaxLag():
-		k.warn("state", "see whether the job in Cloud Scheduler is paused or fails, whether the topic has its trigger, and what the function's log says under \"Run failed\"",
+		return warning("see whether the job in Cloud Scheduler is paused or fails, whether the topic has its trigger, and what the function's log says under \"Run failed\"",
 			"%s: no run has committed since", text)
 	case time.Since(time.Unix(collectedTo, 0)) > k.cfg.MaxLag():
-		k.warn("state", "the next runs read what is left, the newest records first; where it grows, raise MAX_RECORDS or RUN_TIMEOUT_SECONDS, or run more often",
+		return warning("the next runs read what is left, the newest records first; where it grows, raise MAX_RECORDS or RUN_TIMEOUT_SECONDS, or run more often",
 			"%s: new records wait to be read", text)
 	case windows.SetAside > 0:
-		k.warn("state", "see what the runs' log says of each, under \"set aside\"; auditlog backfill --cancel gives one up",
+		return warning("see what the runs' log says of each, under \"set aside\"; auditlog backfill --cancel gives one up",
 			"%s; ranges that the API cannot serve, set aside: %d", text, windows.SetAside)
 	case ahead > skewTolerated:
-		k.warn("state", "compare this host's clock, and that of the runs, with the API's; where \"high\" or last_effective_at was set by hand, set it back",
+		return warning("compare this host's clock, and that of the runs, with the API's; where \"high\" or last_effective_at was set by hand, set it back",
 			"%s; its \"high\" is %s ahead of now: until then, new records are looked for from there on", text, roughly(ahead))
-	default:
-		k.ok("state", "%s", text)
 	}
+	return good("%s", text)
 }
 
-// unpublished looks for records that are committed but not yet in the feed.
-func (k *checkup) unpublished(ctx context.Context, snap *store.Snapshot) {
-	const check = "staged"
-	s := snap.State.Staging
+// staged looks for records that are committed but not yet in the feed.
+func (k *checkup) staged(ctx context.Context) Finding {
+	if k.snapshot == nil {
+		return skipped("needs the state: see state")
+	}
+	if k.snapshot.First() {
+		return good("no run has staged anything")
+	}
+	s := k.snapshot.State.Staging
 	if s.Staged == "" {
-		k.ok(check, "nothing is left to publish")
-		return
+		return good("nothing is left to publish")
 	}
 	if s.Elsewhere(k.cfg.StateBucket) {
-		k.fail(check, fmt.Sprintf("set STATE_BUCKET back to %q for one run, or move the object to the same name in the new bucket, and in the state change \"staged_bucket\" and remove \"staged_generation\"", s.StagedBucket),
+		return failure(fmt.Sprintf("set STATE_BUCKET back to %q for one run, or move the object to the same name in the new bucket, and in the state change \"staged_bucket\" and remove \"staged_generation\"", s.StagedBucket),
 			"the state names %s as staged in bucket %q, but STATE_BUCKET is now %q: runs refuse that", s.Staged, s.StagedBucket, k.cfg.StateBucket)
-		return
 	}
-	if !k.reachable(ctx, k.cfg.StateBucket, check) {
-		return
-	}
-	found, _, err := k.store.FindStaged(ctx, s)
+	generation, _, err := k.store.FindStaged(ctx, s)
+	k.pending = err != nil || s.Stages(generation)
 	switch {
 	case err != nil:
-		k.refused(ctx, check, "looking for what is staged", err, k.forStaged("storage.objects.list"))
-	case found == 0:
-		k.ok(check, "nothing is left to publish")
-	case !s.Stages(found):
-		k.warn(check, "see what the next run's log says of it", "%s was written again after its commit: it may hold records that were not published", k.store.StagedURL(s.Staged))
-	case age(snap) > time.Duration(k.cfg.Interval)*time.Minute:
-		k.warn(check, "see what the function's log says under \"publishing\"; once that is mended, the next run publishes them",
-			"records of a run %s ago are committed but not published: %s", roughly(age(snap)), k.store.StagedURL(s.Staged))
-	default:
-		k.ok(check, "the last run's records are about to be published, or the next run publishes them: %s", k.store.StagedURL(s.Staged))
+		return k.refused(ctx, "looking for what is staged", err, k.forStaged("storage.objects.list"))
+	case generation == 0:
+		return good("nothing is left to publish")
+	case !k.pending:
+		return warning("see what the next run's log says of it", "%s was written again after its commit: it may hold records that were not published", k.store.StagedURL(s.Staged))
+	case age(k.snapshot) > time.Duration(k.cfg.Interval)*time.Minute:
+		return warning("see what the function's log says under \"publishing\"; once that is mended, the next run publishes them",
+			"records of a run %s ago are committed but not published: %s", roughly(age(k.snapshot)), k.store.StagedURL(s.Staged))
 	}
-}
-
-// feed checks the feed's folder. It writes nothing there.
-func (k *checkup) feed(ctx context.Context, state *store.Snapshot) {
-	k.feedCreate(ctx)
-	if k.cfg.StateBucket != k.cfg.Bucket {
-		k.feedRead(ctx)
-	}
-	k.feedObjects(ctx, state)
+	return good("the last run's records are about to be published, or the next run publishes them: %s", k.store.StagedURL(s.Staged))
 }
 
 // feedCreate tries an upload without content, on the condition that it replaces a generation that
 // does not exist. Without the permission it is refused for that, else for the condition. Nothing is
 // written either way.
-func (k *checkup) feedCreate(ctx context.Context) {
-	const check = "feed_create"
-	if !k.reachable(ctx, k.cfg.Bucket, check) {
-		return
-	}
+func (k *checkup) feedCreate(ctx context.Context) Finding {
 	if k.lax {
-		k.skip(check, "where conditions are ignored, trying would write an object that the feed sees: see probe_condition")
-		return
+		return skipped("where conditions are ignored, trying would write an object that the feed sees: see probe_condition")
 	}
-	name := k.cfg.Prefix + "/probe-" + strings.ToLower(rand.Text())
+	name, folder := probeName(k.store.FeedFolder()), k.store.FeedURL(k.store.FeedFolder())
 	_, err := k.store.Put(ctx, k.store.Feed.Object(name).If(storage.Conditions{GenerationMatch: 1}), probeType, nil)
 	switch text := fmt.Sprint(err); {
 	case err == nil:
@@ -178,38 +151,31 @@ func (k *checkup) feedCreate(ctx context.Context) {
 		if err := k.store.Feed.Object(name).Delete(step); err != nil {
 			left = "; delete " + k.store.FeedURL(name)
 		}
-		k.fail(check, dropsConditions+left,
-			"an empty object was written on a condition that did not hold")
+		return failure(dropsConditions+left, "an empty object was written on a condition that did not hold")
 	case store.StatusOf(err) == http.StatusPreconditionFailed:
-		k.ok(check, "creating objects in %s is allowed (tried without writing one)", k.store.FeedURL(k.cfg.Prefix+"/"))
+		return good("creating objects in %s is allowed (tried without writing one)", folder)
 	case store.CauseOf(err) == store.NoRole && !strings.Contains(text, "storage.objects.create") &&
 		(strings.Contains(text, "storage.objects.delete") || strings.Contains(text, "storage.objects.list")):
 		// This request needs permissions that a run does not need.
-		k.skip(check, "whether creating objects is allowed could not be told without writing one: %s", k.show(store.Said(err)))
-	default:
-		k.refused(ctx, check, "creating an object in "+k.store.FeedURL(k.cfg.Prefix+"/"), err, k.forFeed("storage.objects.create", roleCreator))
+		return skipped("whether creating objects is allowed could not be told without writing one: %s", k.show(store.Said(err)))
 	}
+	return k.refused(ctx, "creating an object in "+folder, err, k.forFeed("storage.objects.create", roleCreator))
 }
 
 // feedRead tries what a copy from a STATE_BUCKET needs if its answer is lost.
-func (k *checkup) feedRead(ctx context.Context) {
-	const check = "feed_read"
-	step, cancel, ok := k.step(ctx, k.cfg.Bucket, check)
-	if !ok {
-		return
-	}
+func (k *checkup) feedRead(ctx context.Context) Finding {
+	step, cancel := context.WithTimeout(ctx, k.store.Step)
 	defer cancel()
-	_, err := k.store.Feed.Object(k.cfg.Prefix + "/probe-" + strings.ToLower(rand.Text())).Attrs(step)
-	if err == nil || errors.Is(err, storage.ErrObjectNotExist) && !store.BucketMissing(err) {
-		k.ok(check, "reading objects in %s is allowed", k.store.FeedURL(k.cfg.Prefix+"/"))
-		return
-	}
-	if store.CauseOf(err) == store.NoRole && strings.Contains(err.Error(), "storage.objects.list") {
+	folder := k.store.FeedURL(k.store.FeedFolder())
+	_, err := k.store.Feed.Object(probeName(k.store.FeedFolder())).Attrs(step)
+	switch {
+	case err == nil || errors.Is(err, storage.ErrObjectNotExist) && !store.BucketMissing(err):
+		return good("reading objects in %s is allowed", folder)
+	case store.CauseOf(err) == store.NoRole && strings.Contains(err.Error(), "storage.objects.list"):
 		// Who may not list is not told that there is no such object.
-		k.skip(check, "whether reading objects is allowed could not be told without one: %s", k.show(store.Said(err)))
-		return
+		return skipped("whether reading objects is allowed could not be told without one: %s", k.show(store.Said(err)))
 	}
-	k.refused(ctx, check, "reading in "+k.store.FeedURL(k.cfg.Prefix+"/"), err, k.forFeed("storage.objects.get", roleViewer))
+	return k.refused(ctx, "reading in "+folder, err, k.forFeed("storage.objects.get", roleViewer))
 }
 
 type listing struct {
@@ -221,26 +187,20 @@ type listing struct {
 	whole          bool     // all names were read
 }
 
-// feedObjects checks how much lies in the feed's folder, and for how long. It can detect a feed
-// that does not read only where the feed deletes what it has taken.
-func (k *checkup) feedObjects(ctx context.Context, state *store.Snapshot) {
-	const check = "feed"
-	if !k.reachable(ctx, k.cfg.Bucket, check) {
-		return
-	}
+// feed checks how much lies in the feed's folder, and for how long. It can detect a feed that does not
+// read only where the feed deletes what it has taken.
+func (k *checkup) feed(ctx context.Context) Finding {
 	folder := k.store.FeedURL(k.store.FeedFolder())
-	last := ""
-	if state != nil && path.Dir(state.State.LastObject) == k.cfg.Prefix {
-		last = state.State.LastObject
+	last := "" // the state's last object, if it should be there
+	if k.snapshot != nil && !k.pending && path.Dir(k.snapshot.State.LastObject) == k.cfg.Prefix {
+		last = k.snapshot.State.LastObject
 	}
 	l, err := k.list(ctx, last)
 	switch {
 	case store.CauseOf(err) == store.NoRole:
-		k.skip(check, "this account may not list %s: storage.objects.list comes for example with %s; %s", folder, roleViewer, byHand)
-		return
+		return skipped("this account may not list %s: storage.objects.list comes for example with %s; %s", folder, roleViewer, byHand)
 	case err != nil:
-		k.refused(ctx, check, "listing "+folder, err, k.forFeed("storage.objects.list", roleViewer))
-		return
+		return k.refused(ctx, "listing "+folder, err, k.forFeed("storage.objects.list", roleViewer))
 	}
 	text := folder + " is empty"
 	if l.objects > 0 {
@@ -249,31 +209,20 @@ func (k *checkup) feedObjects(ctx context.Context, state *store.Snapshot) {
 	if !l.whole {
 		text += fmt.Sprintf("; only the first %d were looked at", feedListed)
 	}
-	deletes := last != "" && !l.last && l.whole && !k.pending(ctx, state)
+	deletes := last != "" && !l.last && l.whole
 	switch {
 	case len(l.strange) > 0:
-		k.warn(check, "move what is not the collector's elsewhere: the feed ingests everything in its folder",
+		return warning("move what is not the collector's elsewhere: the feed ingests everything in its folder",
 			"%s; not the collector's: %s", text, audit.Shorten(strings.Join(l.strange, ", ")))
 	case deletes && l.stale > 0:
-		k.warn(check, "look at the feed in SecOps (SIEM Settings > Feeds): its status, its last transfer, and the roles of its service account",
+		return warning("look at the feed in SecOps (SIEM Settings > Feeds): its status, its last transfer, and the roles of its service account",
 			"%s; %d of them have lain there for more than %s, though the feed, or a rule, deletes what it is done with: the feed does not pick up", text, l.stale, roughly(feedStale))
 	case deletes:
-		k.ok(check, "%s; the feed, or a rule, deletes what it is done with", text)
+		return good("%s; the feed, or a rule, deletes what it is done with", text)
 	case l.objects == 0:
-		k.ok(check, "%s", text)
-	default:
-		k.ok(check, "%s; whether the feed has taken them shows in SecOps (SIEM Settings > Feeds)", text)
+		return good("%s", text)
 	}
-}
-
-// pending reports whether the state's last object may still be a staged one.
-func (k *checkup) pending(ctx context.Context, state *store.Snapshot) bool {
-	s := state.State.Staging
-	if s.Staged == "" {
-		return false
-	}
-	found, _, err := k.store.FindStaged(ctx, s)
-	return err != nil || s.Stages(found)
+	return good("%s; whether the feed has taken them shows in SecOps (SIEM Settings > Feeds)", text)
 }
 
 func (k *checkup) list(ctx context.Context, last string) (l listing, err error) {
@@ -291,7 +240,7 @@ func (k *checkup) list(ctx context.Context, last string) (l listing, err error) 
 		if o.Name == "" || k.store.StateInFeed() && name == k.cfg.StateKey {
 			continue // the folder itself; the state: settings warns about that
 		}
-		if ours, _ := path.Match("openai_auditlog_*.ndjson", o.Name); !ours && len(l.strange) < 5 {
+		if !o.Collected && len(l.strange) < 5 {
 			l.strange = append(l.strange, name)
 		}
 		at := o.Updated // a move may keep Created

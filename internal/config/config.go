@@ -58,52 +58,49 @@ type Config struct {
 	Filter audit.Filter `env:"-"`
 }
 
-// Load reads the settings from environ, which maps names to values. Its error names every missing
-// or bad setting, so that one look is enough to correct them all.
+// Faults is an error that names every missing or bad setting, so that one look is enough to correct them all.
+type Faults []string
+
+// Add adds what is wrong with a setting.
+func (f *Faults) Add(name, format string, args ...any) {
+	*f = append(*f, name+": "+fmt.Sprintf(format, args...))
+}
+
+func (f Faults) Error() string { return "bad settings: " + strings.Join(f, "; ") }
+
+// Load reads the settings from environ, which maps names to values. Any error is Faults.
 func Load(environ map[string]string) (Config, error) {
 	var c Config
-	var faults []string
-	fault := func(name, format string, args ...any) {
-		faults = append(faults, name+": "+fmt.Sprintf(format, args...))
-	}
+	var faults Faults
 
-	err := env.ParseWithOptions(&c, env.Options{Environment: environ})
-	var all env.AggregateError
-	if err != nil && !errors.As(err, &all) {
-		return Config{}, fmt.Errorf("reading settings: %w", err)
-	}
+	all, _ := errors.AsType[env.AggregateError](env.ParseWithOptions(&c, env.Options{Environment: environ})) // which returns no other
 	failed := map[string]bool{}
 	for _, err := range all.Errors {
-		var unset env.VarIsNotSetError
-		var empty env.EmptyVarError
-		var parse env.ParseError
-		switch {
-		case errors.As(err, &unset):
-			failed[unset.Key] = true
-			fault(unset.Key, "required, but not set")
-		case errors.As(err, &empty):
-			failed[empty.Key] = true
-			fault(empty.Key, "required, but empty")
-		case errors.As(err, &parse):
-			name := settingName(parse.Name)
+		switch err := err.(type) {
+		case env.VarIsNotSetError:
+			faults.Add(err.Key, "required, but not set")
+		case env.EmptyVarError:
+			faults.Add(err.Key, "required, but empty")
+		case env.ParseError:
+			name := settingName(err.Name)
 			failed[name] = true
 			what := "a whole number"
 			if name == "TENANT_EVENTS" {
 				what = "true or false"
 			}
-			fault(name, "%q is not %s", environ[name], what)
-		default:
-			return Config{}, fmt.Errorf("reading settings: %w", err)
+			faults.Add(name, "%q is not %s", environ[name], what)
+		default: // a tag of Config's is wrong
+			faults = append(faults, err.Error())
 		}
 	}
 
 	within := func(name string, v, low, high int64) {
 		if !failed[name] && (v < low || v > high) {
-			fault(name, "%d is not in %d to %d", v, low, high)
+			faults.Add(name, "%d is not in %d to %d", v, low, high)
 		}
 	}
-	c.loadKey(fault)
-	c.loadFilter(fault)
+	c.loadKey(&faults)
+	c.loadFilter(&faults)
 	within("MAX_RECORDS", int64(c.MaxRecords), 1, math.MaxInt32)
 	within("PAGE_SIZE", int64(c.PageSize), 1, openai.MaxPageSize)
 	within("FETCH_CONCURRENCY", int64(c.Concurrency), 1, openai.MaxConcurrency)
@@ -115,56 +112,53 @@ func Load(environ map[string]string) (Config, error) {
 	for _, name := range []string{"GCS_BUCKET", "GCS_PREFIX", "STATE_KEY", "STATE_BUCKET"} {
 		// Cloud Storage would refuse these names, some only after the commit.
 		if v := environ[name]; !nameable(v) {
-			fault(name, "%q holds characters that no name has", v)
+			faults.Add(name, "%q holds characters that no name has", v)
 		}
 	}
-	if strings.Contains(c.Bucket, "/") {
-		fault("GCS_BUCKET", "%q is not a bucket's name: give it without gs:// and without a folder", c.Bucket)
+	for _, name := range []string{"GCS_BUCKET", "STATE_BUCKET"} {
+		if v := environ[name]; strings.Contains(v, "/") {
+			faults.Add(name, "%q is not a bucket's name: give it without gs:// and without a folder", v)
+		}
 	}
-	if strings.Contains(c.StateBucket, "/") {
-		fault("STATE_BUCKET", "%q is not a bucket's name: give it without gs:// and without a folder", c.StateBucket)
-	}
-	if c.StateBucket == "" {
-		c.StateBucket = c.Bucket
-	}
-	c.loadPrefix(fault)
+	c.StateBucket = cmp.Or(c.StateBucket, c.Bucket)
+	c.loadPrefix(&faults)
 	// A path like a/.. would have a folder of staged objects that belongs to others.
 	if !fs.ValidPath(c.StateKey) || c.StateKey == "." {
-		fault("STATE_KEY", "%q has an empty part or one of dots: name the object otherwise, and rename it if there is one", c.StateKey)
+		faults.Add("STATE_KEY", "%q has an empty part or one of dots: name the object otherwise, and rename it if there is one", c.StateKey)
 	}
 	if len(c.Prefix)+len("/")+len(names.FinalLayout) > names.Longest {
-		fault("GCS_PREFIX", "is too long: with an object's name it has more than %d bytes", names.Longest)
+		faults.Add("GCS_PREFIX", "is too long: with an object's name it has more than %d bytes", names.Longest)
 	}
 	if len(c.Layout().StagedFolder())+len("kept/")+100 > names.Longest {
-		fault("STATE_KEY", "is too long: with a staged object's name it has more than %d bytes", names.Longest)
+		faults.Add("STATE_KEY", "is too long: with a staged object's name it has more than %d bytes", names.Longest)
 	}
 	u, err := url.Parse(c.BaseURL)
 	switch {
 	case err != nil:
-		fault("OPENAI_BASE_URL", "is not a URL")
+		faults.Add("OPENAI_BASE_URL", "is not a URL")
 	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
-		fault("OPENAI_BASE_URL", "%q is not an http or https URL", u.Redacted())
+		faults.Add("OPENAI_BASE_URL", "%q is not an http or https URL", u.Redacted())
 	case strings.ContainsAny(c.BaseURL, "?#"):
-		fault("OPENAI_BASE_URL", "%q must have neither a query nor a fragment", u.Redacted())
+		faults.Add("OPENAI_BASE_URL", "%q must have neither a query nor a fragment", u.Redacted())
 	case u.User != nil:
-		fault("OPENAI_BASE_URL", "%q must not hold a user or password", u.Redacted())
+		faults.Add("OPENAI_BASE_URL", "%q must not hold a user or password", u.Redacted())
 	}
 	c.BaseURL = strings.TrimRight(c.BaseURL, "/")
 
 	if len(faults) > 0 {
-		return Config{}, fmt.Errorf("bad settings: %s", strings.Join(faults, "; "))
+		return Config{}, faults
 	}
 	return c, nil
 }
 
 // loadKey takes the key from the environment, or else from its file. No fault shows the key.
-func (c *Config) loadKey(fault func(name, format string, args ...any)) {
+func (c *Config) loadKey(faults *Faults) {
 	name, where := "OPENAI_ADMIN_KEY", ""
 	if c.AdminKey == "" && c.KeyFile != "" {
 		name, where = "OPENAI_ADMIN_KEY_FILE", strconv.Quote(c.KeyFile)+": "
 		text, err := os.ReadFile(c.KeyFile)
 		if err != nil {
-			fault(name, "%scannot be read: %v", where, errors.Unwrap(err))
+			faults.Add(name, "%scannot be read: %v", where, errors.Unwrap(err))
 			return
 		}
 		c.AdminKey = openai.Key(text)
@@ -173,17 +167,17 @@ func (c *Config) loadKey(fault func(name, format string, args ...any)) {
 	c.AdminKey = openai.Key(strings.TrimSpace(string(c.AdminKey)))
 	switch key := string(c.AdminKey); {
 	case key == "":
-		fault(name, "%srequired, but empty", where)
+		faults.Add(name, "%srequired, but empty", where)
 	case strings.Trim(key, "\"'`“”‘’") != key:
-		fault(name, "%shas quotes around it: set it without them (its value is not shown)", where)
+		faults.Add(name, "%shas quotes around it: set it without them (its value is not shown)", where)
 	case strings.ContainsFunc(key, notVisibleASCII):
-		fault(name, "%sholds characters that no key has (its value is not shown)", where)
+		faults.Add(name, "%sholds characters that no key has (its value is not shown)", where)
 	}
 }
 
 // loadPrefix refuses a prefix that the feed would not find: Cloud Storage takes dots literally, but
 // whatever cleans a URL on its way does not.
-func (c *Config) loadPrefix(fault func(name, format string, args ...any)) {
+func (c *Config) loadPrefix(faults *Faults) {
 	folder, isURL := strings.CutPrefix(c.Prefix, "gs://")
 	if isURL {
 		_, folder, _ = strings.Cut(folder, "/")
@@ -193,11 +187,11 @@ func (c *Config) loadPrefix(fault func(name, format string, args ...any)) {
 	c.Prefix = strings.Trim(c.Prefix, "/")
 	switch {
 	case c.Prefix == "":
-		fault("GCS_PREFIX", "names no folder: the feed must not read the whole bucket")
+		faults.Add("GCS_PREFIX", "names no folder: the feed must not read the whole bucket")
 	case isURL:
-		fault("GCS_PREFIX", "%q is not a folder's name: set it without gs:// and the bucket, to %q", c.Prefix, instead)
+		faults.Add("GCS_PREFIX", "%q is not a folder's name: set it without gs:// and the bucket, to %q", c.Prefix, instead)
 	case slices.ContainsFunc(strings.Split(c.Prefix, "/"), dots):
-		fault("GCS_PREFIX", "%q has a part of dots: set it to %q", c.Prefix, instead)
+		faults.Add("GCS_PREFIX", "%q has a part of dots: set it to %q", c.Prefix, instead)
 	}
 }
 
@@ -205,7 +199,7 @@ func (c *Config) loadPrefix(fault func(name, format string, args ...any)) {
 const longestFilter = 6 << 10
 
 // loadFilter makes the filter from the settings, and cleans up their lists.
-func (c *Config) loadFilter(fault func(name, format string, args ...any)) {
+func (c *Config) loadFilter(faults *Faults) {
 	values := map[string][]string{}
 	var set []string
 	for _, s := range []struct {
@@ -218,7 +212,7 @@ func (c *Config) loadFilter(fault func(name, format string, args ...any)) {
 		list := *s.list
 		for i, value := range list {
 			if list[i] = strings.TrimSpace(value); !nameable(list[i]) {
-				fault(s.name, "%q holds characters that no name has", value)
+				faults.Add(s.name, "%q holds characters that no name has", value)
 			}
 		}
 		slices.Sort(list)
@@ -230,7 +224,7 @@ func (c *Config) loadFilter(fault func(name, format string, args ...any)) {
 	}
 	c.Filter = audit.NewFilter(values)
 	if n := len(c.Filter); n > longestFilter {
-		fault(strings.Join(set, ", "), "too long for a request: %d bytes of its %d", n, longestFilter)
+		faults.Add(strings.Join(set, ", "), "too long for a request: %d bytes of its %d", n, longestFilter)
 	}
 }
 

@@ -44,19 +44,16 @@ func (c Config) Warnings() []Warning {
 // unknownTypes quotes the entries of list that are not known event types, each with the type that
 // may be meant.
 func unknownTypes(list []string) (unknown []string) {
-	if len(list) == 0 {
-		return nil
-	}
 	known := audit.Types()
 	for _, t := range list {
 		if slices.Contains(known, t) {
 			continue
 		}
-		t, nearest := strconv.Quote(t), audit.Nearest(t, known)
-		if nearest != "" {
-			t += fmt.Sprintf(" (%s?)", nearest)
+		quoted := strconv.Quote(t)
+		if nearest := audit.Nearest(t, known); nearest != "" {
+			quoted += fmt.Sprintf(" (%s?)", nearest)
 		}
-		unknown = append(unknown, t)
+		unknown = append(unknown, quoted)
 	}
 	return unknown
 }

@@ -78,19 +78,6 @@ const KeyRemedy = "create an Admin key (platform.openai.com, Settings > Organiza
 // DefaultBackoff is the wait between attempts at one page, if the API asks for none.
 var DefaultBackoff = gax.Backoff{Initial: time.Second, Max: 30 * time.Second, Multiplier: 2}
 
-// Client reads the API. It is safe for concurrent use.
-//
-// It is based on the published reference of GET /organization/audit_logs, and on answers that have
-// been observed.
-type Client struct {
-	http    *http.Client
-	url     string
-	key     Key
-	agent   string // User-Agent
-	backoff gax.Backoff
-	attempt time.Duration // the longest attempt
-}
-
 // Options configure a Client.
 type Options struct {
 	Base      string // the API's URL, without a trailing slash
@@ -100,18 +87,25 @@ type Options struct {
 	Backoff   gax.Backoff // between the attempts at one page
 }
 
+// Client reads the API. It is safe for concurrent use.
+//
+// It is based on the published reference of GET /organization/audit_logs, and on answers that have
+// been observed.
+type Client struct {
+	options Options
+	http    *http.Client
+	attempt time.Duration // the longest attempt
+}
+
 // New returns a client of the API.
 func New(o Options) *Client {
 	return &Client{
+		options: o,
 		http: &http.Client{
 			Transport: o.Transport,
 			// After a redirect Go would send the key to another port or a subdomain, too.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		url:     o.Base + "/organization/audit_logs",
-		key:     o.Key,
-		agent:   o.Agent,
-		backoff: o.Backoff,
 		attempt: attemptTimeout,
 	}
 }
@@ -178,15 +172,14 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 		err = context.Cause(ctx)
 	}
 	// The error must not have the URL: whatever prints it takes the URL's escapes for verbs.
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
 	return &Unreachable{err, c.show(err.Error())}
 }
 
 // show makes outside text safe for a log.
-func (c *Client) show(s string) string { return audit.Shorten(c.key.Hide(s)) }
+func (c *Client) show(s string) string { return audit.Shorten(c.options.Key.Hide(s)) }
 
 var errHollow = errors.New("audit log API answered with an empty page, and says that more follow")
 
@@ -223,8 +216,7 @@ func (e *Error) refusesCursor(r audit.Request) bool {
 
 // retryable reports whether the same request may succeed when sent again.
 func retryable(err error) bool {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		switch e.Status {
 		case http.StatusRequestTimeout, http.StatusConflict:
 			return true
@@ -248,7 +240,7 @@ type Retried func(err error, wait time.Duration)
 // once. If ctx ends the first attempt, the error is ctx's cause. Any other error is an *audit.Failure
 // around the last error of an attempt; its kind is Other where ctx has kept Page from another one.
 func (c *Client) Page(ctx context.Context, r audit.Request, buf *bytes.Buffer, retried Retried) (audit.Page, error) {
-	backoff := c.backoff
+	backoff := c.options.Backoff
 	var last error
 	for attempt := 1; ; attempt++ {
 		p, err := c.get(ctx, r, buf)
@@ -268,8 +260,7 @@ func (c *Client) Page(ctx context.Context, r audit.Request, buf *bytes.Buffer, r
 			return audit.Page{}, failure(fmt.Errorf("%w; gave up after %d attempts", err, attempt), r)
 		}
 		wait := backoff.Pause()
-		var e *Error
-		if errors.As(err, &e) {
+		if e, ok := errors.AsType[*Error](err); ok {
 			wait = max(wait, e.Wait) // never below the backoff, even for a Retry-After of 0: others may retry, too
 		}
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
@@ -290,13 +281,13 @@ func (c *Client) get(ctx context.Context, r audit.Request, buf *bytes.Buffer) (a
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.attempt, errors.New(slow))
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url+"?"+r.Query(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.options.Base+"/organization/audit_logs?"+r.Query(), nil)
 	if err != nil {
 		return audit.Page{}, errBadURL
 	}
-	req.Header.Set("Authorization", "Bearer "+string(c.key))
+	req.Header.Set("Authorization", "Bearer "+string(c.options.Key))
 	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", c.agent)
+	req.Header.Set("User-Agent", c.options.Agent)
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return audit.Page{}, c.unreachable(ctx, err)
@@ -350,7 +341,7 @@ func (c *Client) refusal(resp *http.Response, body []byte) *Error {
 	if e.redirects() {
 		e.Message = "redirect not followed, it would carry the key elsewhere"
 	}
-	_, kind := c.key.OtherKind()
+	_, kind := c.options.Key.OtherKind()
 	e.Hint = e.advice(strings.ToLower(text), kind != "")
 	return e
 }

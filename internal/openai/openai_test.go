@@ -331,7 +331,7 @@ func TestAdvice(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := inMemory(func(*http.Request) (*http.Response, error) { return response(status, string(body), tt.header...), nil })
-		c.key = tt.key
+		c.options.Key = tt.key
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2) // no attempt follows a wait of a second
 		_, err = c.Page(ctx, testRequest, new(bytes.Buffer), func(error, time.Duration) {})
 		cancel()

@@ -174,7 +174,7 @@ func TestWaits(t *testing.T) {
 		requests := 0
 		header := []string{}
 		c := inMemory(func(*http.Request) (*http.Response, error) { requests++; return response(503, "busy", header...), nil })
-		c.backoff = DefaultBackoff
+		c.options.Backoff = DefaultBackoff
 		limits := []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 30 * time.Second, 30 * time.Second}
 		var longest time.Duration
 		for range 3 {
@@ -201,8 +201,8 @@ func TestWaits(t *testing.T) {
 		if longest <= time.Second { // by chance once in 10^18 times
 			t.Errorf("the back-off does not grow: of 21 waits, %v is the longest", longest)
 		}
-		if c.backoff != DefaultBackoff {
-			t.Errorf("the back-off of the next page is %+v", c.backoff)
+		if c.options.Backoff != DefaultBackoff {
+			t.Errorf("the back-off of the next page is %+v", c.options.Backoff)
 		}
 
 		header = []string{"Retry-After", "100"}

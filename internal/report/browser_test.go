@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -147,13 +148,13 @@ func TestBrowser(t *testing.T) {
 
 // hourly is a feed of so many days with one record an hour.
 func hourly(f *Feed, days int) *Feed {
-	g := NewFeed(f.Prefix, days, now)
-	for _, h := range g.Hours {
+	g := newFeed(f.Prefix, days, now)
+	for _, h := range slices.Backward(g.Hours) {
 		o := &Object{Name: h.Start.String(), Created: h.Start, Bytes: 1e9, Read: true}
 		add(o, h.Start.Unix()-1, strings.Repeat("long.type.", 9))
 		g.Objects = append(g.Objects, o)
 	}
-	g.Finish()
+	g.finish()
 	return g
 }
 

@@ -136,7 +136,7 @@ func newPage(r *Report) page {
 	f := r.Feed
 	if f != nil {
 		p.Figures = append(p.Figures,
-			figure{"Records", audit.Number(f.Records), fmt.Sprintf("in objects of the last %s", audit.Count(f.days(), "day"))},
+			figure{"Records", audit.Number(f.Records), fmt.Sprintf("in objects of the last %s", audit.Count(f.days, "day"))},
 			figure{"Objects", audit.Number(len(f.Objects)), fmt.Sprintf("%s; %s older", size(f.Bytes), audit.Number(f.Older))})
 		p.Notes = f.notes()
 		p.Plots = append(p.Plots, f.events())

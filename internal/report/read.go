@@ -94,7 +94,7 @@ func readStaged(ctx context.Context, st *store.Store, s state.Staging) (*Staged,
 // readFeed lists the objects and reads the recent ones, newest first, so that the bound leaves out
 // the oldest. After an error it returns what it has read, unless the listing is incomplete.
 func readFeed(ctx context.Context, st *store.Store, now time.Time, o Options) (*Feed, error) {
-	f := NewFeed(st.FeedURL(st.FeedFolder()), o.Days, now)
+	f := newFeed(st.FeedURL(st.FeedFolder()), o.Days, now)
 	o.Progress("Listing objects")
 	defer o.Progress("")
 	var recent []store.Object
@@ -121,7 +121,7 @@ func readFeed(ctx context.Context, st *store.Store, now time.Time, o Options) (*
 		if failed == nil && object.Size <= left {
 			o.Progress("Reading objects: %d of %d", i+1, len(recent))
 			left -= object.Size
-			err := f.readObject(ctx, st, shown, object)
+			err := shown.read(ctx, st, object)
 			if errors.Is(err, storage.ErrObjectNotExist) {
 				continue // the feed has deleted it meanwhile
 			}
@@ -131,21 +131,21 @@ func readFeed(ctx context.Context, st *store.Store, now time.Time, o Options) (*
 		}
 		f.Objects = append(f.Objects, shown)
 	}
-	f.Finish()
+	f.finish()
 	return f, failed
 }
 
-func (f *Feed) readObject(ctx context.Context, st *store.Store, shown *Object, object store.Object) error {
-	for line, err := range st.Lines(ctx, object) {
+func (o *Object) read(ctx context.Context, st *store.Store, listed store.Object) error {
+	for line, err := range st.Lines(ctx, listed) {
 		switch {
 		case err != nil:
 			return err
 		case line.Bad:
-			shown.Bad++
+			o.Bad++
 		default:
-			shown.lines = append(shown.lines, line)
+			o.lines = append(o.lines, line)
 		}
 	}
-	shown.Read = true
+	o.Read = true
 	return nil
 }

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"example.com/auditlog/internal/audit"
 	"example.com/auditlog/internal/state"
@@ -249,8 +248,8 @@ type Feed struct {
 	Types   []Count   `json:"types"`           // of all records, the most frequent first
 	Hours   []Hour    `json:"hours"`           // by effective_at, oldest first
 
+	days  int
 	types map[string]int
-	until time.Time
 }
 
 // Object is an object under the feed prefix.
@@ -293,16 +292,16 @@ const (
 	noType     = "(no type)"
 )
 
-// NewFeed returns a Feed without objects, for the days before now.
-func NewFeed(prefix string, days int, now time.Time) *Feed {
+// newFeed returns a Feed without objects, for the days before now.
+func newFeed(prefix string, days int, now time.Time) *Feed {
 	f := &Feed{
 		Prefix:  prefix,
 		Since:   now.UTC().Add(-time.Duration(days) * 24 * time.Hour).Truncate(time.Hour),
 		Objects: []*Object{},
+		days:    days,
 		types:   map[string]int{},
-		until:   now.UTC(),
 	}
-	for t := f.Since; !t.After(f.until); t = t.Add(time.Hour) {
+	for t := f.Since; !t.After(now); t = t.Add(time.Hour) {
 		f.Hours = append(f.Hours, Hour{Start: t})
 	}
 	return f
@@ -348,11 +347,8 @@ func (f *Feed) countRecord(at int64, typ string) {
 	h.Types[typ]++
 }
 
-// Finish computes the sums, once all objects are read.
-func (f *Feed) Finish() {
-	slices.SortStableFunc(f.Objects, func(a, b *Object) int {
-		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(b.Name, a.Name))
-	})
+// finish computes the sums, once all objects are read.
+func (f *Feed) finish() {
 	seen := map[uint64]bool{}
 	for _, o := range slices.Backward(f.Objects) {
 		f.count(o, seen)
@@ -371,116 +367,4 @@ func (f *Feed) Finish() {
 	slices.SortFunc(f.Types, func(a, b Count) int {
 		return cmp.Or(cmp.Compare(b.Records, a.Records), strings.Compare(a.Type, b.Type))
 	})
-}
-
-func (f *Feed) days() int { return int(f.until.Sub(f.Since).Hours()) / 24 }
-
-// stamp formats a time for people and programs.
-func stamp(t time.Time) string {
-	if t.IsZero() {
-		return "unknown"
-	}
-	return t.UTC().Format(time.RFC3339)
-}
-
-// span formats a length of time in its two largest units.
-func span(seconds int64) string {
-	units := []struct {
-		name   string
-		length int64
-	}{{"d", 86400}, {"h", 3600}, {"min", 60}, {"s", 1}}
-	for i, u := range units {
-		if seconds < u.length {
-			continue
-		}
-		text := fmt.Sprintf("%d %s", seconds/u.length, u.name)
-		if i+1 < len(units) {
-			if rest := seconds % u.length / units[i+1].length; rest > 0 {
-				text += fmt.Sprintf(" %d %s", rest, units[i+1].name)
-			}
-		}
-		return text
-	}
-	return "0 s"
-}
-
-// size formats a number of bytes in the largest unit with a digit before the point.
-func size(bytes int64) string {
-	if bytes < 1000 {
-		return fmt.Sprintf("%d B", bytes)
-	}
-	n, unit := float64(bytes), ""
-	for _, unit = range []string{"kB", "MB", "GB", "TB"} {
-		if n /= 1000; n < 999.95 {
-			break
-		}
-	}
-	return fmt.Sprintf("%.1f %s", n, unit)
-}
-
-// are returns "1 noun is" or "n nouns are".
-func are(n int, noun string) string {
-	if n == 1 {
-		return audit.Count(n, noun) + " is"
-	}
-	return audit.Count(n, noun) + " are"
-}
-
-// printable returns outside text without control codes for the terminal, and of at most this length.
-func printable(s string, most int) string {
-	runes := []rune(strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '·'
-		}
-		return r
-	}, s))
-	if len(runes) > most {
-		runes = append(runes[:most-1], '…')
-	}
-	return string(runes)
-}
-
-// notes are what a reader must know to judge the figures.
-func (f *Feed) notes() []string {
-	notes := []string{"Objects that the feed has deleted after transfer are not counted."}
-	if f.Unread > 0 {
-		notes = append(notes, fmt.Sprintf("%s not read, the oldest: the figures of records are too low. Raise --max-bytes, or lower --days.",
-			are(f.Unread, "object")))
-	}
-	if f.Repeats > 0 {
-		notes = append(notes, fmt.Sprintf("%s in more than one object, and counted once.", are(f.Repeats, "record")))
-	}
-	if f.Outside > 0 {
-		notes = append(notes, fmt.Sprintf("%s not of these days, and so not in the chart.", are(f.Outside, "record")))
-	}
-	if f.Bad > 0 {
-		notes = append(notes, fmt.Sprintf("%s no record, and not counted.", are(f.Bad, "line")))
-	}
-	if f.Others > 0 {
-		notes = append(notes, fmt.Sprintf("%s under the prefix without being named as a run names its own, such as %s: the feed reads that, too.",
-			are(f.Others, "object"), printable(f.Other, 200)))
-	}
-	return notes
-}
-
-func (f *Feed) summary() string {
-	older := ""
-	if f.Older > 0 {
-		older = fmt.Sprintf("; %s older", audit.Number(f.Older))
-	}
-	return fmt.Sprintf("%s with %s, %s, in %s%s", audit.Count(len(f.Objects), "object"), audit.Count(f.Records, "record"), size(f.Bytes), audit.Count(f.days(), "day"), older)
-}
-
-func (s *Staged) fate() string {
-	switch s.Now {
-	case StagedPublished:
-		return "nothing; the last object is published as " + s.PublishesAs
-	case StagedPending:
-		return fmt.Sprintf("%s (%s): the next run publishes it as %s", s.Object, size(s.Bytes), s.PublishesAs)
-	case StagedRewritten:
-		return fmt.Sprintf("%s (%s) was written again after its commit: the next run says what becomes of it", s.Object, size(s.Bytes))
-	case StagedUnknown:
-		return s.Object + ", or it is published by now: it could not be looked for"
-	}
-	return s.Object + " lies in a bucket that STATE_BUCKET no longer names: set it back for one run"
 }

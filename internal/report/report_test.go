@@ -68,7 +68,7 @@ func sample() *Report {
 	random := rand.New(rand.NewPCG(1, 2))
 	types := []string{"login.succeeded", "api_key.created", "login.failed", "logout.succeeded", "project.created", "user.added",
 		"invite.sent", "rate_limit.updated", "role.assignment.created", "certificate.deleted", hostile}
-	f := NewFeed("gs://logs/openai-auditlog/", 3, now)
+	f := newFeed("gs://logs/openai-auditlog/", 3, now)
 	for i := range 73 {
 		created := now.Add(-time.Duration(i) * hour).Truncate(hour).Add(6 * time.Second)
 		if created.Before(f.Since) {
@@ -94,7 +94,7 @@ func sample() *Report {
 	f.Objects[2].lines = append(f.Objects[2].lines, f.Objects[6].lines[0]) // written again
 	f.Objects[3].Bad = 1
 	f.Older, f.Others, f.Other = 1234, 1, hostile
-	f.Finish()
+	f.finish()
 	r.Feed = f
 	r.Errors = []string{"something could not be read: " + hostile}
 	r.judge(2 * hour)
@@ -163,8 +163,8 @@ func TestScreen(t *testing.T) {
 
 // TestScreenOfLittle: what is not there is said, or left out.
 func TestScreenOfLittle(t *testing.T) {
-	r := &Report{Time: now, State: State{Object: "gs://logs/state.json"}, Feed: NewFeed("gs://logs/openai-auditlog/", 1, now)}
-	r.Feed.Finish()
+	r := &Report{Time: now, State: State{Object: "gs://logs/state.json"}, Feed: newFeed("gs://logs/openai-auditlog/", 1, now)}
+	r.Feed.finish()
 	r.judge(time.Hour)
 	got := text(t, r, false)
 	r.State.Committed, r.Feed = true, nil
@@ -253,8 +253,8 @@ func TestHTMLValues(t *testing.T) {
 
 // TestHTMLOfLittle: no report breaks the page.
 func TestHTMLOfLittle(t *testing.T) {
-	empty := NewFeed("gs://logs/openai-auditlog/", 1, now)
-	empty.Finish()
+	empty := newFeed("gs://logs/openai-auditlog/", 1, now)
+	empty.finish()
 	full := sample()
 	for name, r := range map[string]*Report{
 		"no run":    {Time: now, Feed: empty},
@@ -271,25 +271,25 @@ func TestHTMLOfLittle(t *testing.T) {
 }
 
 func yearOf(f *Feed) *Feed {
-	year := NewFeed(f.Prefix, 365, now)
+	year := newFeed(f.Prefix, 365, now)
 	for i := range 3000 {
 		created := now.Add(-time.Duration(i) * 150 * time.Minute)
 		o := &Object{Name: fmt.Sprint(i), Created: created, Bytes: 5, Read: true}
 		add(o, created.Unix()-60, "a")
 		year.Objects = append(year.Objects, o)
 	}
-	year.Finish()
+	year.finish()
 	return year
 }
 
 func TestTypesAreBounded(t *testing.T) {
-	f := NewFeed("p", 1, now)
+	f := newFeed("p", 1, now)
 	o := &Object{Read: true}
 	for i := range 5000 {
 		add(o, now.Unix()-int64(i), fmt.Sprint("type ", i))
 	}
 	f.Objects = append(f.Objects, o)
-	f.Finish()
+	f.finish()
 	if len(f.Types) != maxTypes+1 || f.Types[0] != (Count{otherTypes, 5000 - maxTypes}) || f.Records != 5000 {
 		t.Errorf("%d types, first %v, %d records", len(f.Types), f.Types[0], f.Records)
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"example.com/auditlog/internal/audit"
@@ -318,4 +319,114 @@ func plainStream(prefix string, s *Stream, row func(name string, values ...any))
 	if s.Filter != "" {
 		row(prefix+"filter", s.Filter)
 	}
+}
+
+// stamp formats a time for people and programs.
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return "unknown"
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// span formats a length of time in its two largest units.
+func span(seconds int64) string {
+	units := []struct {
+		name   string
+		length int64
+	}{{"d", 86400}, {"h", 3600}, {"min", 60}, {"s", 1}}
+	for i, u := range units {
+		if seconds < u.length {
+			continue
+		}
+		text := fmt.Sprintf("%d %s", seconds/u.length, u.name)
+		if i+1 < len(units) {
+			if rest := seconds % u.length / units[i+1].length; rest > 0 {
+				text += fmt.Sprintf(" %d %s", rest, units[i+1].name)
+			}
+		}
+		return text
+	}
+	return "0 s"
+}
+
+// size formats a number of bytes in the largest unit with a digit before the point.
+func size(bytes int64) string {
+	if bytes < 1000 {
+		return fmt.Sprintf("%d B", bytes)
+	}
+	n, unit := float64(bytes), ""
+	for _, unit = range []string{"kB", "MB", "GB", "TB"} {
+		if n /= 1000; n < 999.95 {
+			break
+		}
+	}
+	return fmt.Sprintf("%.1f %s", n, unit)
+}
+
+// are returns "1 noun is" or "n nouns are".
+func are(n int, noun string) string {
+	if n == 1 {
+		return audit.Count(n, noun) + " is"
+	}
+	return audit.Count(n, noun) + " are"
+}
+
+// printable returns outside text without control codes for the terminal, and of at most this length.
+func printable(s string, most int) string {
+	runes := []rune(strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '·'
+		}
+		return r
+	}, s))
+	if len(runes) > most {
+		runes = append(runes[:most-1], '…')
+	}
+	return string(runes)
+}
+
+// notes are what a reader must know to judge the figures.
+func (f *Feed) notes() []string {
+	notes := []string{"Objects that the feed has deleted after transfer are not counted."}
+	if f.Unread > 0 {
+		notes = append(notes, fmt.Sprintf("%s not read, the oldest: the figures of records are too low. Raise --max-bytes, or lower --days.",
+			are(f.Unread, "object")))
+	}
+	if f.Repeats > 0 {
+		notes = append(notes, fmt.Sprintf("%s in more than one object, and counted once.", are(f.Repeats, "record")))
+	}
+	if f.Outside > 0 {
+		notes = append(notes, fmt.Sprintf("%s not of these days, and so not in the chart.", are(f.Outside, "record")))
+	}
+	if f.Bad > 0 {
+		notes = append(notes, fmt.Sprintf("%s no record, and not counted.", are(f.Bad, "line")))
+	}
+	if f.Others > 0 {
+		notes = append(notes, fmt.Sprintf("%s under the prefix without being named as a run names its own, such as %s: the feed reads that, too.",
+			are(f.Others, "object"), printable(f.Other, 200)))
+	}
+	return notes
+}
+
+func (f *Feed) summary() string {
+	older := ""
+	if f.Older > 0 {
+		older = fmt.Sprintf("; %s older", audit.Number(f.Older))
+	}
+	return fmt.Sprintf("%s with %s, %s, in %s%s", audit.Count(len(f.Objects), "object"), audit.Count(f.Records, "record"), size(f.Bytes), audit.Count(f.days, "day"), older)
+}
+
+func (s *Staged) fate() string {
+	switch s.Now {
+	case StagedPublished:
+		return "nothing; the last object is published as " + s.PublishesAs
+	case StagedPending:
+		return fmt.Sprintf("%s (%s): the next run publishes it as %s", s.Object, size(s.Bytes), s.PublishesAs)
+	case StagedRewritten:
+		return fmt.Sprintf("%s (%s) was written again after its commit: the next run says what becomes of it", s.Object, size(s.Bytes))
+	case StagedUnknown:
+		return s.Object + ", or it is published by now: it could not be looked for"
+	}
+	return s.Object + " lies in a bucket that STATE_BUCKET no longer names: set it back for one run"
 }

@@ -42,6 +42,14 @@ var mutations = []mutation{
 		test: "TestCheckFindings/daily",
 	},
 	{
+		name: "leave the probe behind when a check is interrupted",
+		file: "internal/checkup/checkup.go",
+		old:  "case c.name == \"probe_delete\":",
+		new:  "case false:",
+		in:   "internal/checkup",
+		test: "TestCheckInterrupted",
+	},
+	{
 		name: "publish by copy and delete",
 		file: "internal/store/publish.go",
 		old:  "if s.OneBucket() {",
