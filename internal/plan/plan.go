@@ -154,7 +154,7 @@ func (p *Plan) Next(idleOnly bool) (Request, bool) {
 const growth = 8
 
 // Take takes a page. others is the answer without tenant_only, nil for none. idle is the number of
-// idle workers: the rest of the window is split for them.
+// idle workers: the rest of the segment is split for its share of them.
 func (p *Plan) Take(r Request, page audit.Page, others *audit.Page, idle int) Outcome {
 	s := r.stream
 	s.answer(r)

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"slices"
 
 	"example.com/auditlog/internal/audit"
@@ -23,9 +24,8 @@ type segment struct {
 
 	// Progress in this run:
 	begun, restarted bool
-	oldest           int64 // effective_at of its oldest record, 0 for none
-	top              int64 // effective_at of the first record
-	read             int   // records, collected before or not
+	oldest           int64   // effective_at of its oldest record, 0 for none
+	perSecond        float64 // records a second in its last page with any
 	loop             loopDetector
 	hollow           bool  // the last page had no records, although more followed
 	above            int64 // where that hole begins: effective_at of the last record before it
@@ -46,10 +46,9 @@ func (w *segment) take(page audit.Page) {
 	if w.atCursor == nil || w.AfterAt != before {
 		w.atCursor = map[audit.Identity]uint64{}
 	}
-	if w.read == 0 && len(page.Records) > 0 {
-		w.top = page.Records[0].At
+	if n := len(page.Records); n > 0 {
+		w.perSecond = float64(n) / float64(max(1, cmp.Or(before, page.Records[0].At)-w.AfterAt))
 	}
-	w.read += len(page.Records)
 	for _, rec := range page.Records {
 		w.oldest = earlier(w.oldest, rec.At)
 		if rec.At == w.AfterAt {
@@ -100,25 +99,32 @@ func (w *segment) oldestReached() string {
 	return "the oldest record that the API returned since " + audit.Time(w.Gte) + " is from " + audit.Time(w.oldest)
 }
 
-// segmentPages limits the extra requests of segments, one or two each, to a few percent.
-const segmentPages = 25
+// segmentPages limits how far the density of one page is trusted: the records may end, and an empty
+// segment costs a request.
+const segmentPages = 100
 
-// split splits off w as many segments as there are idle workers, if enough is left to read.
+// split splits w for its share of the workers, which is its share of the seconds that are left to read
+// in all segments. So none is left to one worker while others are idle, and none is split that ends when
+// the others do: each part that is split off costs up to one request. It has about a page or more.
 func (s *stream) split(w *segment, idle int, pageSize int) {
 	idle = min(idle, s.settings.MaxWindows-s.windows())
-	if w.done || !w.Descends() || s.keepWhole {
+	if idle <= 0 || w.done || !w.Descends() || s.keepWhole {
 		return
 	}
-	unread := w.AfterAt - w.Gte // seconds below the cursor's
-	perSecond := float64(w.read) / float64(max(1, w.top-w.AfterAt))
-	pages := perSecond * float64(unread) / float64(pageSize)
-	n := int64(min(float64(idle), pages-1, float64(unread-1)))
+	var total int64
+	reading := s.reading()
+	for _, other := range reading {
+		total += other.Left().Seconds()
+	}
+	unread := w.AfterAt - w.Gte                                                // seconds below the cursor's
+	share := (w.Left().Seconds()*int64(len(reading)+idle) + total - 1) / total // rounded up
+	pages := w.perSecond * float64(unread) / float64(pageSize)
+	n := int64(min(float64(idle), float64(share-1), pages-1, float64(unread-1)))
 	if n <= 0 {
 		return
 	}
-	// Equal lengths, but at most segmentPages at the density so far: that density may change, and an empty
-	// segment costs a request. The oldest segment gets the rest; it is split again when workers are idle.
-	step := max(1, min(unread/(n+1), int64(segmentPages*float64(pageSize)/perSecond)))
+	// Equal lengths, but at most segmentPages. The oldest segment gets the rest: it is split again.
+	step := max(1, min(unread/(n+1), int64(segmentPages*float64(pageSize)/w.perSecond)))
 	from, rest := w.AfterAt-step, w
 	for range n {
 		rest = s.splitOff(rest, from)

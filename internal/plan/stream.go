@@ -108,19 +108,24 @@ func (s *stream) open() iter.Seq[*segment] {
 	}
 }
 
-// ready returns the segments to read next, in order. Until the new window is read, there is no
-// other: neither the records nor the failures of the backlog may hold up fresh records.
-func (s *stream) ready() []*segment {
-	var list []*segment
+// reading returns the segments that are read now, newest to oldest. Until the new window is read, there
+// is no other: neither the records nor the failures of the backlog may hold up fresh records.
+func (s *stream) reading() (list []*segment) {
 	fresh := false
 	for w := range s.open() { // the new window's segments come first
 		if fresh = fresh || w.fresh && w.failure == nil; fresh && !w.fresh {
 			break
 		}
-		if !w.underWay && !w.quarantined && w.failure == nil {
+		if !w.quarantined && w.failure == nil {
 			list = append(list, w)
 		}
 	}
+	return list
+}
+
+// ready returns the segments to read next, in order.
+func (s *stream) ready() []*segment {
+	list := slices.DeleteFunc(s.reading(), func(w *segment) bool { return w.underWay })
 	slices.SortStableFunc(list, byFault)
 	return list
 }

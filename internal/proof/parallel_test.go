@@ -3,6 +3,7 @@ package proof
 import (
 	"bytes"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"net/http"
 	"runtime/debug"
@@ -36,59 +37,74 @@ func (f *inFlight) wait(d time.Duration) fault.Hook {
 	}
 }
 
-// TestSideBySide: with eight requests at once, 20,000 records take at most a
-// sixth of the time, and at most a twentieth more requests, where they come
-// evenly; in a burst of a few minutes some more, for parts that are empty.
+// answerTime is how long the API takes for a request: 200 to 400 ms, always the same for the same one.
+func answerTime(r *http.Request) time.Duration {
+	h := fnv.New32a()
+	io.WriteString(h, r.URL.RawQuery)
+	return 200*time.Millisecond + time.Duration(h.Sum32())%(200*time.Millisecond)
+}
+
+// TestSideBySide: parallel requests for a thousand pages take little more than the time of one at a time
+// divided by their number, and few more requests. It bounds both where records come evenly, in one burst
+// of an hour and a half, and in 300 bursts, which cost more since parts are empty. -v shows the figures;
+// -exhaustive takes pages of 100 records, not 20, and more widths.
 func TestSideBySide(t *testing.T) {
-	type cost struct {
-		requests int
-		took     time.Duration
-	}
 	spreads := []struct {
-		name string
-		at   func(i int64) int64 // seconds ago of record i
-		more int                 // requests in a hundred
+		name  string
+		at    func(i int64) int64 // seconds ago of record i, of 100,000
+		ideal float64             // least percentage of the ideal time, with 16 requests at once
+		more  int                 // requests in a hundred, with up to 16 at once
 	}{
-		{"evenly", func(i int64) int64 { return 5 + 4*i }, 5},
-		{"in a burst", func(i int64) int64 { return 40_000 + i/20 }, 12},
+		{"evenly", func(i int64) int64 { return 5 + 4*i }, 88, 5},
+		{"in a burst", func(i int64) int64 { return 40_000 + i/20 }, 88, 12},
+		{"in 300 bursts", func(i int64) int64 { return 500 + i/333*1200 + i/333*i/333%100 + i%333/3 }, 80, 12},
 	}
-	records := int64(20_000)
-	if testing.Short() {
-		records = 2000 // too few to measure with
+	pages, size, widths := int64(1000), int64(20), []int{16}
+	switch {
+	case testing.Short():
+		pages = 50 // too few to measure with
+	case !brief():
+		size, widths = 100, []int{4, 8, 16, 32}
 	}
+	records := pages * size
 	for _, tt := range spreads {
-		name, at := tt.name, tt.at
-		costs := map[int]cost{}
-		for _, width := range []int{1, 8} {
-			inBubble(t, func(t *testing.T, h *simulation) {
-				h.Env["FETCH_CONCURRENCY"], h.Env["MAX_RECORDS"] = fmt.Sprint(width), "30000"
-				now := time.Now().Unix()
-				for i := range records {
-					if err := h.API.Add(h.Records.Next(now - at(i))); err != nil {
-						t.Fatal(err)
-					}
+		inBubble(t, func(t *testing.T, h *simulation) {
+			h.Env["MAX_RECORDS"], h.Env["LOOKBACK_HOURS"] = "200000", "240"
+			h.Env["PAGE_SIZE"] = fmt.Sprint(size)
+			now := time.Now().Unix()
+			for i := range records {
+				if err := h.API.Add(h.Records.Next(now - tt.at(i*100/size))); err != nil {
+					t.Fatal(err)
 				}
+			}
+			run := func(width int) (took time.Duration, requests int) {
+				h.Env["FETCH_CONCURRENCY"], h.Env["STATE_KEY"] = fmt.Sprint(width), fmt.Sprintf("state/%d.json", width)
 				var f inFlight
-				h.APIFaults.SetHooks(f.wait(50*time.Millisecond), nil)
+				h.APIFaults.Set(nil)
+				h.APIFaults.SetHooks(func(n int, r *http.Request) { f.wait(answerTime(r))(n, r) }, nil)
 				sum := h.MustRun()
 				if int64(sum.Records) != records || sum.OpenWindows != 0 || f.most > width {
-					t.Errorf("%s, %d at once: %+v, at most %d requests at once", name, width, sum, f.most)
+					t.Errorf("%s, %d at once: %+v, at most %d requests at once", tt.name, width, sum, f.most)
 				}
-				costs[width] = cost{h.APIFaults.Count(), sum.Duration}
-				h.APIFaults.SetHooks(nil, nil)
-				h.Settle()
-			})
-		}
-		t.Logf("%s: %+v one at a time, %+v eight at once", name, costs[1], costs[8])
-		if testing.Short() {
-			continue
-		}
-		if costs[8].took*6 > costs[1].took {
-			t.Errorf("%s: %v, one at a time %v", name, costs[8].took, costs[1].took)
-		}
-		if costs[8].requests*100 > costs[1].requests*(100+tt.more) {
-			t.Errorf("%s: %d requests, one at a time %d", name, costs[8].requests, costs[1].requests)
-		}
+				return sum.Duration, h.APIFaults.Count()
+			}
+			one, fewest := run(1)
+			for _, width := range widths {
+				took, requests := run(width)
+				ideal := 100 * float64(one) / float64(width) / float64(took)
+				t.Logf("%s, %2d at once: %.1f s, %.1f %% of ideal; %d requests, %d one at a time", tt.name, width, took.Seconds(), ideal, requests, fewest)
+				if testing.Short() || width > 16 {
+					continue
+				}
+				if ideal < tt.ideal {
+					t.Errorf("%s, %d at once: %v, one at a time %v", tt.name, width, took, one)
+				}
+				if requests*100 > fewest*(100+tt.more) {
+					t.Errorf("%s, %d at once: %d requests, one at a time %d", tt.name, width, requests, fewest)
+				}
+			}
+			h.APIFaults.SetHooks(nil, nil)
+		})
 	}
 }
 
