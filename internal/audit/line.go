@@ -63,11 +63,11 @@ func (r *LineReader) Read(line []byte) (l Line) {
 
 // DecodeLine decodes a whole line of a collected object, and changes its bytes.
 func DecodeLine(line []byte) (Record, error) {
+	line = Compact(line[:0], line)
 	d := newPageDecoder(line)
 	r, err := d.record()
 	if err == nil && len(bytes.TrimSpace(line[d.dec.InputOffset():])) > 0 {
 		err = errors.New("something follows the record")
 	}
-	r.Line = Compact(r.Line[:0], r.Line)
 	return r, err
 }

@@ -17,8 +17,9 @@ var ErrCutBody = errors.New("answer was cut off")
 
 // DecodePage decodes an answer to q in one pass and checks it completely: a page without an error
 // can be relied on. For an answer that ends too early the error is ErrCutBody. The records' lines
-// are in body: they take the place of what was received.
+// are in body, which is compacted first.
 func DecodePage(body []byte, q Request) (Page, error) {
+	body = Compact(body[:0], body)
 	p, err := newPageDecoder(body).page(q)
 	if err != nil {
 		var syntax *jsontext.SyntacticError
@@ -29,9 +30,6 @@ func DecodePage(body []byte, q Request) (Page, error) {
 			return Page{}, fmt.Errorf("audit log API answered 200 with no JSON list, but %q", Shorten(string(body[:min(len(body), 4*maxText)])))
 		}
 		return Page{}, fmt.Errorf("audit log API answered 200 with a bad list: %w", err)
-	}
-	for i, r := range p.Records {
-		p.Records[i].Line = Compact(r.Line[:0], r.Line)
 	}
 	return p, nil
 }
