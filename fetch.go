@@ -19,6 +19,9 @@ import (
 	"example.com/auditlog/internal/store"
 )
 
+// pageBytes is room for a page of 100 ordinary records. A larger one makes it grow.
+const pageBytes = 256 << 10
+
 // feedLineLimit is the longest line, in bytes, that a SecOps feed accepts.
 const feedLineLimit = 4 << 20
 
@@ -91,7 +94,7 @@ func (r *run) fetchSegments(ctx context.Context, p *plan.Plan, staged *store.Sta
 				r.log.Info(fmt.Sprintf("Fetching %s from %s to %s", want.What(), audit.Time(want.Gte), audit.Time(want.Lte)))
 			}
 			if len(free) == 0 {
-				free = append(free, new(bytes.Buffer))
+				free = append(free, bytes.NewBuffer(make([]byte, 0, pageBytes)))
 			}
 			last := len(free) - 1
 			q := &request{Request: want, buf: free[last], comparing: r.comparing}

@@ -173,7 +173,7 @@ func (d *decoder) stream(top bool) (t streamText) {
 		name := unquote(nil, t.members[had:])
 		switch {
 		case strings.EqualFold(string(name), "recent_ids"):
-			ids = append(ids, d.recentIDs(&t.err)...)
+			ids = d.recentIDs(ids, &t.err)
 		case strings.EqualFold(string(name), "recent"):
 			t.recent = t.recent.With(d.recent(ids, &t.err))
 		case top && strings.EqualFold(string(name), "tenant"):
@@ -198,18 +198,21 @@ type idTime struct {
 	at int64
 }
 
-func (d *decoder) recentIDs(bad *error) (ids []idTime) {
+func (d *decoder) recentIDs(ids []idTime, bad *error) []idTime {
 	if !d.enters('{') {
 		if v := d.value(); v.Kind() != 'n' {
 			*bad = errors.New(`"recent_ids" is no object`)
 		}
-		return nil
+		return ids
 	}
 	for d.more() {
 		id := string(d.name())
 		at, err := strconv.ParseInt(string(d.value()), 10, 64)
 		if err != nil {
 			*bad = errors.New(`"recent_ids" has a record without its time`)
+		}
+		if len(ids) == cap(ids) { // append would do it in smaller steps, and leave more garbage
+			ids = slices.Grow(ids, len(ids)+1)
 		}
 		ids = append(ids, idTime{id, at})
 	}

@@ -29,6 +29,8 @@ type encoder struct {
 	w   io.Writer
 	buf []byte // not yet written
 	err error
+
+	word [8]byte // of a hash
 }
 
 func (e *encoder) flush() {
@@ -95,8 +97,8 @@ func (e *encoder) recent(r Recent, newline string) {
 		for _, m := range records {
 			e.buf = append(e.buf, separator, '[')
 			e.buf = strconv.AppendInt(e.buf, m.At, 10)
-			e.buf = appendHash(e.buf, m.Type)
-			e.buf = appendHash(e.buf, m.Line)
+			e.hash(m.Type)
+			e.hash(m.Line)
 			e.buf, separator = append(e.buf, ']'), ','
 		}
 		e.buf = append(e.buf, ']')
@@ -106,11 +108,11 @@ func (e *encoder) recent(r Recent, newline string) {
 	}
 }
 
-// appendHash appends one more element to an array.
-func appendHash(dst []byte, hash uint64) []byte {
-	dst = append(dst, `,"`...)
-	dst = hex.AppendEncode(dst, binary.BigEndian.AppendUint64(nil, hash))
-	return append(dst, '"')
+// hash writes one more element of an array.
+func (e *encoder) hash(h uint64) {
+	e.buf = append(e.buf, `,"`...)
+	e.buf = hex.AppendEncode(e.buf, binary.BigEndian.AppendUint64(e.word[:0], h))
+	e.buf = append(e.buf, '"')
 }
 
 // indent appends src in lines that begin with margin. src has no white space.
