@@ -110,8 +110,7 @@ func BenchmarkFirstRun(b *testing.B) {
 		gzip    bool
 	}{{"20 records", 20, true}, {"5000 records", 5000, true}, {"5000 records not compressed", 5000, false}} {
 		b.Run(bm.name, func(b *testing.B) {
-			var cpu time.Duration
-			var peak int64
+			var all usage
 			for b.Loop() {
 				b.StopTimer()
 				h := harness.New(b, product.Function, world.Options{})
@@ -124,25 +123,78 @@ func BenchmarkFirstRun(b *testing.B) {
 				if err := h.API.Add(harness.Samples(b, "../audit/testdata/samples.ndjson", times)...); err != nil {
 					b.Fatal(err)
 				}
-				cmd := harness.Command(b, binary, h.Env)
 				b.StartTimer()
-				url, log := harness.Listen(b, cmd)
-				status, body := harness.Post(b, url, harness.PublishedType, harness.EmptyMessage)
+				all.add(runProcess(b, binary, h))
 				b.StopTimer()
-				if status != 200 || len(h.Names("openai-auditlog/")) != 1 {
-					b.Fatalf("%d %s\n%s", status, body, log)
+				if len(h.Names("openai-auditlog/")) != 1 {
+					b.Fatal("nothing is collected")
 				}
-				peak = max(peak, harness.PeakMemory(b, cmd.Process.Pid))
-				cmd.Process.Kill()
-				cmd.Wait()
-				cpu += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 				h.Close()
 				b.StartTimer()
 			}
-			b.ReportMetric(float64(cpu.Microseconds())/1000/float64(b.N), "cpu-ms/run")
-			b.ReportMetric(float64(peak), "peak-MiB")
+			all.report(b)
 		})
 	}
+}
+
+// BenchmarkOverlap is a run without news in a process of its own: it reads again all
+// records of the overlap, and the state, and writes that.
+func BenchmarkOverlap(b *testing.B) {
+	binary := buildFunction(b)
+	for _, records := range []int{1, 100_000, 500_000} {
+		b.Run(fmt.Sprintf("%d records", records), func(b *testing.B) {
+			h := overlapping(b, records)
+			runProcess(b, binary, h) // collects all of them
+			var all usage
+			for b.Loop() {
+				all.add(runProcess(b, binary, h))
+			}
+			all.report(b)
+		})
+	}
+}
+
+// overlapping is a world with so many records, all of them in the overlap.
+func overlapping(t testing.TB, records int) *harness.H {
+	h := harness.New(t, product.Function, world.Options{})
+	h.Env["MAX_RECORDS"], h.Env["FETCH_CONCURRENCY"], h.Env["OVERLAP_SECONDS"] = "1000000", "8", "900000"
+	h.Env["GOMEMLIMIT"] = "192MiB" // as deploy/ sets it
+	h.API.SetGzip(false)           // it costs the server more than all else
+	now := time.Now().Unix()
+	for i := range records {
+		if err := h.API.Add(h.Records.Next(now - int64(i/5) - 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return h
+}
+
+// usage is what processes have used.
+type usage struct {
+	cpu  time.Duration
+	peak int64 // MiB
+}
+
+func (u *usage) add(more usage) { u.cpu, u.peak = u.cpu+more.cpu, max(u.peak, more.peak) }
+
+func (u *usage) report(b *testing.B) {
+	b.ReportMetric(float64(u.cpu.Microseconds())/1000/float64(b.N), "cpu-ms/run")
+	b.ReportMetric(float64(u.peak), "peak-MiB")
+}
+
+// runProcess starts the function for one run.
+func runProcess(t testing.TB, binary string, h *harness.H) (u usage) {
+	t.Helper()
+	cmd := harness.Command(t, binary, h.Env)
+	url, log := harness.Listen(t, cmd)
+	if status, body := harness.Post(t, url, harness.PublishedType, harness.EmptyMessage); status != 200 {
+		t.Fatalf("%d %s\n%.2000s", status, body, log)
+	}
+	u.peak = harness.PeakMemory(t, cmd.Process.Pid)
+	cmd.Process.Kill()
+	cmd.Wait()
+	u.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	return u
 }
 
 // BenchmarkRun is a whole run of a warm instance.
@@ -198,12 +250,7 @@ func TestPeakMemory(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		cmd := harness.Command(t, binary, h.Env)
-		url, log := harness.Listen(t, cmd)
-		if status, body := harness.Post(t, url, harness.PublishedType, harness.EmptyMessage); status != 200 {
-			t.Fatalf("%d %s\n%.2000s", status, body, log)
-		}
-		peak := harness.PeakMemory(t, cmd.Process.Pid)
+		peak := runProcess(t, binary, h.H).peak
 		what := fmt.Sprintf("%d records, %s requests at once", tt.records, tt.concurrency)
 		t.Logf("%s: peak memory %d MiB", what, peak)
 		if peak >= tt.limit {
@@ -212,5 +259,12 @@ func TestPeakMemory(t *testing.T) {
 		if err := h.Check(); err != nil {
 			t.Error(err)
 		}
+	}
+	h := overlapping(t, 100_000)
+	runProcess(t, binary, h)
+	peak := runProcess(t, binary, h).peak
+	t.Logf("100,000 records in the overlap: peak memory %d MiB", peak)
+	if peak >= 75 {
+		t.Errorf("100,000 records in the overlap: peak memory %d MiB, want below 75", peak)
 	}
 }

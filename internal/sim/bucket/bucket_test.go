@@ -33,7 +33,7 @@ import (
 
 // rig is a bucket with a real client and faults between them.
 type rig struct {
-	*testing.T
+	testing.TB
 	server *bucket.Server
 	faults *fault.Handler
 	url    string
@@ -47,7 +47,7 @@ func each(t *testing.T, test func(r *rig)) {
 	t.Run("files", func(t *testing.T) { test(start(t, t.TempDir())) })
 }
 
-func start(t *testing.T, dir string) *rig {
+func start(t testing.TB, dir string) *rig {
 	t.Helper()
 	s, err := bucket.New(dir, "logs", "other")
 	if err != nil {
@@ -830,5 +830,21 @@ func TestManyChunks(t *testing.T) {
 	}
 	if got, err := r.server.Read("logs", "x"); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("%d bytes, want %d as written: %v", len(got), len(data), err)
+	}
+}
+
+// BenchmarkChunks uploads large objects: a MiB takes as long whatever their size.
+func BenchmarkChunks(b *testing.B) {
+	for _, size := range []int{8 << 20, 128 << 20} {
+		b.Run(fmt.Sprintf("%d MiB", size>>20), func(b *testing.B) {
+			r := start(b, "")
+			data := content(size)
+			b.SetBytes(int64(size))
+			for b.Loop() {
+				if _, err := r.write(r.logs.Object("x"), data, func(w *storage.Writer) { w.ChunkSize = 1 << 20 }); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
