@@ -183,7 +183,7 @@ func (c *Collector) newRun(log *slog.Logger) *run {
 func (r *run) plan(snapshot *store.Snapshot) *plan.Plan {
 	settings := plan.Settings{
 		Tenant: r.cfg.TenantEvents, Filter: r.cfg.Filter, MaxRecords: r.cfg.MaxRecords, PageSize: r.cfg.PageSize,
-		Overlap: r.cfg.Overlap, Lookback: r.cfg.Lookback * 3600, MaxWindows: 2 * r.cfg.Concurrency, MaxIDs: state.MaxBytes / 8 * 3, // of two streams
+		Overlap: r.cfg.Overlap, Lookback: r.cfg.Lookback * 3600, MaxWindows: 2 * r.cfg.Concurrency, MaxIDs: state.MaxBytes / 8 * 7,
 	}
 	if snapshot.First() {
 		return plan.New(nil, settings, r.started)

@@ -26,7 +26,7 @@ type Settings struct {
 	MaxRecords int          // of each stream
 	PageSize   int          // records a page
 	MaxWindows int          // of each stream: with more, none is split
-	MaxIDs     int          // bytes that the state may take for remembered records, of each stream
+	MaxIDs     int          // bytes that the state may take for remembered records
 	Overlap    int64        // seconds that a new window reaches back before the end of what is covered
 	Lookback   int64        // seconds that a first one reaches back
 }
@@ -430,12 +430,16 @@ func joined(errs []error) error {
 
 // Finish returns the last notes, once no request is under way.
 func (p *Plan) Finish() (notes []Note) {
+	limit := p.settings.MaxIDs
+	if len(p.streams) > 1 || p.before != nil && p.before.Tenant != nil {
+		limit /= 2
+	}
 	for _, s := range p.streams {
 		if s.refused != nil && p.streams[0].answered { // else they share the reason
 			notes = append(notes, Note{Severity: Warning, Text: "The API has no tenant-scoped events for this key: " + audit.NoTenantRemedy, Attrs: []any{"error", s.refused.Error()}})
 		}
 		notes = append(notes, s.noteSetAside()...)
-		notes = append(notes, s.limitIDs(p.settings.MaxIDs)...)
+		notes = append(notes, s.limitIDs(limit)...)
 	}
 	return notes
 }

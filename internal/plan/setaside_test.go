@@ -515,6 +515,21 @@ func TestLimitIDs(t *testing.T) {
 		t.Errorf("notes %+v, ids %v", notes, p.State().Recent)
 	}
 
+	// Two streams share the room, whether this run reads both or not.
+	settings.MaxIDs = 10 * size
+	shared := *before
+	shared.Tenant = &state.Stream{Watermark: now - 500, High: now - 500}
+	for _, tenant := range []bool{false, true} {
+		settings.Tenant = tenant
+		p = begin(&shared, settings)
+		p.Take(ask(t, p), page(rec("new1", 0), rec("new2", -10)), noOthers, 0)
+		p.Finish()
+		if diff := cmp.Diff(want, times(p.State().Recent)); diff != "" {
+			t.Errorf("tenant %v: ids differ (-want +got):\n%s", tenant, diff)
+		}
+	}
+	settings.Tenant = false
+
 	// The newest second stays whatever it takes.
 	settings.MaxIDs = 0
 	p = begin(stateOf(collected(now-500), nil), settings)

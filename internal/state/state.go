@@ -12,7 +12,7 @@ import (
 	"example.com/auditlog/internal/audit"
 )
 
-// MaxBytes bounds the state object: 128 MiB hold about 900,000 remembered records.
+// MaxBytes bounds the state object: 128 MiB hold about 850,000 remembered records.
 const MaxBytes = 128 << 20
 
 // State is the content of the state object.

@@ -1026,6 +1026,14 @@ var mutations = []mutation{
 		test: "TestFind",
 	},
 	{
+		name: "let each of two streams fill the state",
+		file: "internal/plan/plan.go",
+		old:  "limit /= 2",
+		new:  "limit /= 1",
+		in:   "internal/plan",
+		test: "TestLimitIDs",
+	},
+	{
 		name: "give an upload up with its connection",
 		file: "internal/store/staged.go",
 		old:  "storage.WithErrorFunc(storage.ShouldRetry)",
