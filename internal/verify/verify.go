@@ -226,7 +226,8 @@ func (p *progress) add(seconds, bytes int64) {
 	defer p.mu.Unlock()
 	p.seconds.read += seconds
 	p.bytes.read += bytes
-	if done := min(p.seconds.part(), p.bytes.part()); p.show != nil && done >= p.shown+0.001 {
+	done := min(p.seconds.part(), p.bytes.part())
+	if p.show != nil && done > p.shown && (done == 1 || done >= p.shown+0.001) {
 		p.shown = done
 		p.show(done)
 	}
