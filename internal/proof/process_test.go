@@ -6,7 +6,10 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,18 +21,48 @@ import (
 	"example.com/auditlog/internal/sim/world"
 )
 
-// TestMain lets this binary be the process that does a run, for tests to kill.
+// TestMain lets this binary be the process that does a run, for tests to kill, or that starts a
+// command and says what it has used: a process's peak memory counts what its parent had.
 func TestMain(m *testing.M) {
-	if os.Getenv("AUDITLOG_TEST_PROCESS") != "run" {
+	switch os.Getenv("AUDITLOG_TEST_PROCESS") {
+	default:
 		os.Exit(m.Run())
+	case "run":
+		c, err := product.New(env.ToMap(os.Environ()), harness.Connections{})
+		if err != nil {
+			panic(err)
+		}
+		if _, err := c.Run(context.Background(), slog.New(slog.DiscardHandler)); err != nil {
+			os.Exit(1)
+		}
+	case "start":
+		cmd := exec.Command(os.Args[1], os.Args[2:]...)
+		cmd.Stderr = os.Stderr
+		if err := cmd.Run(); err != nil {
+			panic(err)
+		}
+		fmt.Println(cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime(), cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss>>10)
 	}
-	c, err := product.New(env.ToMap(os.Environ()), harness.Connections{})
+}
+
+// runCommand runs a command to its end.
+func runCommand(t testing.TB, command string, settings map[string]string, args ...string) (u usage) {
+	t.Helper()
+	cmd := harness.Command(t, os.Args[0], settings)
+	cmd.Args = append(cmd.Args, append([]string{command}, args...)...)
+	cmd.Env = append(cmd.Env, "AUDITLOG_TEST_PROCESS=start")
+	out, err := cmd.Output()
 	if err != nil {
-		panic(err)
+		t.Fatalf("%v\n%s", err, err.(*exec.ExitError).Stderr)
 	}
-	if _, err := c.Run(context.Background(), slog.New(slog.DiscardHandler)); err != nil {
-		os.Exit(1)
+	var cpu string
+	if _, err := fmt.Sscan(string(out), &cpu, &u.peak); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
+	if u.cpu, err = time.ParseDuration(cpu); err != nil {
+		t.Fatal(err)
+	}
+	return u
 }
 
 // TestKilled kills a process with SIGKILL at each request of its run: before it
@@ -266,5 +299,35 @@ func TestPeakMemory(t *testing.T) {
 	t.Logf("100,000 records in the overlap: peak memory %d MiB", peak)
 	if peak >= 75 {
 		t.Errorf("100,000 records in the overlap: peak memory %d MiB, want below 75", peak)
+	}
+}
+
+// BenchmarkVerify compares all records of a range with what was collected. Its memory must not grow
+// with the number of days.
+func BenchmarkVerify(b *testing.B) {
+	function, command := buildFunction(b), filepath.Join(b.TempDir(), "auditlog")
+	if out, err := exec.CommandContext(b.Context(), "go", "build", "-o", command, "../../cmd/auditlog").CombinedOutput(); err != nil {
+		b.Fatalf("%v\n%s", err, out)
+	}
+	for _, days := range []int64{2, 20} {
+		b.Run(fmt.Sprintf("%d days of 10,000 records", days), func(b *testing.B) {
+			h := harness.New(b, product.Function, world.Options{})
+			h.Env["MAX_RECORDS"], h.Env["FETCH_CONCURRENCY"], h.Env["LOOKBACK_HOURS"] = "1000000", "8", fmt.Sprint(24*(days+1))
+			h.API.SetGzip(false)
+			now := time.Now().Unix()
+			for at := now - days*24*3600; at < now; at += 86400 / 10_000 {
+				if err := h.API.Add(h.Records.Next(at)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			runProcess(b, function, h)
+			var all usage
+			for b.Loop() {
+				cmd := harness.Command(b, command, h.Env)
+				cmd.Args = append(cmd.Args, "verify")
+				all.add(runCommand(b, command, h.Env, "verify"))
+			}
+			all.report(b)
+		})
 	}
 }
