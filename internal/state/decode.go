@@ -161,7 +161,7 @@ func newDecoder(r io.Reader) *decoder {
 
 // stream reads a stream's object; top is set if the tenant's may be in it.
 func (d *decoder) stream(top bool) (t streamText) {
-	if !d.enters('{') {
+	if !d.entersObject() {
 		t.members = bytes.Clone(d.value())
 		return t
 	}
@@ -199,7 +199,7 @@ type idTime struct {
 }
 
 func (d *decoder) recentIDs(ids []idTime, bad *error) []idTime {
-	if !d.enters('{') {
+	if !d.entersObject() {
 		if v := d.value(); v.Kind() != 'n' {
 			*bad = errors.New(`"recent_ids" is no object`)
 		}
@@ -221,7 +221,7 @@ func (d *decoder) recentIDs(ids []idTime, bad *error) []idTime {
 
 // recent reads the records of each id. Where the ids are in the same order as ids, it shares their text.
 func (d *decoder) recent(ids []idTime, bad *error) (list []Remembered) {
-	if !d.enters('{') {
+	if !d.entersObject() {
 		if v := d.value(); v.Kind() != 'n' {
 			*bad = errors.New(`"recent" is no object`)
 		}
@@ -239,11 +239,10 @@ func (d *decoder) recent(ids []idTime, bad *error) (list []Remembered) {
 		} else {
 			id = string(name)
 		}
-		v := d.value()
-		if v.Kind() == 'n' || v.Kind() == '[' && len(v) == len("[]") {
+		d.text = audit.Compact(d.text[:0], d.value())
+		if string(d.text) == "null" || string(d.text) == "[]" {
 			continue
 		}
-		d.text = audit.Compact(d.text[:0], v)
 		versions := bytes.TrimSuffix(bytes.TrimPrefix(d.text, []byte("[[")), []byte("]]"))
 		for version := range bytes.SplitSeq(versions, []byte("],[")) {
 			m, err := parseVersion(version)
@@ -314,14 +313,14 @@ func unquote(dst []byte, v jsontext.Value) []byte {
 	return dst
 }
 
-// enters enters the next value if it is an object or an array, as kind says, and reports whether it is.
-func (d *decoder) enters(kind jsontext.Kind) bool {
-	return d.err == nil && d.PeekKind() == kind && d.token()
+// entersObject enters the next value if it is an object, and reports whether it is.
+func (d *decoder) entersObject() bool {
+	return d.err == nil && d.PeekKind() == '{' && d.token()
 }
 
-// more reports whether the object or array has more. If not, it leaves it.
+// more reports whether the object has more. If not, it leaves it.
 func (d *decoder) more() bool {
-	if kind := d.PeekKind(); d.err == nil && kind != '}' && kind != ']' {
+	if d.err == nil && d.PeekKind() != '}' {
 		return true
 	}
 	d.token()

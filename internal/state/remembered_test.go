@@ -136,7 +136,7 @@ func TestDecodeRecent(t *testing.T) {
 		"recent first":      typed + `, "recent_ids": {"a": 7, "b": 4, "c": 3}`,
 		"no ids but these":  typed + `, "recent_ids": {"b": 4}`,
 		"in pieces":         `"recent_ids": {"b": 4}, ` + typed + `, "recent": null, "recent_ids": null, "RECENT_IDS": {"a": 9}`,
-		"an id without any": `"recent_ids": {"b": 4, "a": 7}, ` + strings.Replace(typed, `{`, `{"b": [], `, 1),
+		"an id without any": `"recent_ids": {"b": 4, "a": 7}, ` + strings.Replace(typed, `{`, `{"b": [ ], `, 1),
 		"an id with null":   `"recent_ids": {"b": 4, "a": 7}, ` + strings.Replace(typed, `{`, `{"b": null, `, 1),
 		"escaped":           `"recent\u005fids": {"\u0062": 4}, ` + strings.Replace(typed, `"a"`, `"\u0061"`, 1),
 	} {
