@@ -19,7 +19,7 @@ type stream struct {
 	before      state.Stream // as loaded
 	first       bool         // no state has it yet
 
-	earlier state.Index // the records that the state remembers
+	index state.Index // of the records that the state remembers
 	// ids are those of this run that a window can return again.
 	ids       map[audit.Identity]remembered
 	pruned    int   // len(ids) after the last prune
@@ -93,7 +93,7 @@ func newStream(tenant bool, before *state.Stream, settings *Settings, now time.T
 		s.segments = append(s.segments, &segment{Window: state.Window{Gte: part.Gte, Lte: part.Lte, Filter: fresh.Filter}, fresh: true, id: windowID{tenant, 0}})
 	}
 	s.segments = append(s.segments, backlog...)
-	s.earlier, s.ids = state.NewIndex(s.before.Recent), map[audit.Identity]remembered{}
+	s.index, s.ids = state.NewIndex(s.before.Recent), map[audit.Identity]remembered{}
 	return s
 }
 
@@ -177,7 +177,7 @@ func (s *stream) known(rec audit.Record) (line uint64, known bool) {
 	if m, known := s.ids[rec.Identity()]; known {
 		return m.line, true
 	}
-	if line, known = s.earlier.Find(rec.Identity()); known {
+	if line, known = s.index.Find(rec.Identity()); known {
 		return line, true
 	}
 	for w := range s.open() {
