@@ -14,6 +14,7 @@ import (
 	"hash/maphash"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"cloud.google.com/go/storage"
@@ -286,12 +287,18 @@ func (s *Store) putBytes(ctx context.Context, object *storage.ObjectHandle, o st
 func (s *Store) put(ctx context.Context, object *storage.ObjectHandle, o storage.ObjectAttrs, write func(io.Writer) error) (attrs *storage.ObjectAttrs, err error) {
 	err = s.try(ctx, func(ctx context.Context) error {
 		for backoff := (gax.Backoff{}); ; {
-			if attrs, err = upload(ctx, object, o, write); !storage.ShouldRetry(err) || gax.Sleep(ctx, backoff.Pause()) != nil {
+			if attrs, err = upload(ctx, object, o, write); !shouldRetry(err) || gax.Sleep(ctx, backoff.Pause()) != nil {
 				return err
 			}
 		}
 	})
 	return attrs, err
+}
+
+// shouldRetry reports whether to send an upload again. Where a server refuses a request unread, as when
+// it goes away, the transport says that it would have done so, if it had all of it in memory.
+func shouldRetry(err error) bool {
+	return storage.ShouldRetry(err) || err != nil && strings.Contains(err.Error(), "http2: Transport: cannot retry err")
 }
 
 func upload(ctx context.Context, object *storage.ObjectHandle, o storage.ObjectAttrs, write func(io.Writer) error) (*storage.ObjectAttrs, error) {

@@ -1034,6 +1034,14 @@ var mutations = []mutation{
 		test: "TestStagedFails",
 	},
 	{
+		name: "give a state up with a connection that goes away",
+		file: "internal/store/store.go",
+		old:  "return storage.ShouldRetry(err) || err != nil && ",
+		new:  "return storage.ShouldRetry(err) || false && ",
+		in:   "internal/store",
+		test: "TestPutHTTP2Ends",
+	},
+	{
 		name: "send again on a dead connection to the bucket",
 		file: "internal/store/store.go",
 		old:  "t.HTTP2 = &http.HTTP2Config{",
