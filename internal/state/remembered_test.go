@@ -3,8 +3,10 @@ package state
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -100,6 +102,36 @@ func TestFind(t *testing.T) {
 		other.At = 3
 		if _, found := index.Find(other); found {
 			t.Fatalf("%+v is found", other)
+		}
+	}
+}
+
+// TestFindAlike: records that share an id, and a time, or whose times are alike, are found as fast as others.
+func TestFindAlike(t *testing.T) {
+	const n, limit = 100_000, 5 * time.Second
+	for name, record := range map[string]func(i int64) Remembered{
+		"one second": func(i int64) Remembered { return remembered("a", 1, uint64(i)+1, 1) },
+		"far apart":  func(i int64) Remembered { return remembered("a", i<<20, 1, 1) },
+		"close by":   func(i int64) Remembered { return remembered(strconv.FormatInt(i>>13, 10), i&(1<<13-1), 1, 1) },
+	} {
+		var list []Remembered
+		for i := range int64(n) {
+			list = append(list, record(i))
+		}
+		began := time.Now()
+		index := NewIndex(Recent(nil).With(list))
+		for _, m := range index.records {
+			if time.Since(began) > limit {
+				t.Fatalf("%s: more than %s", name, limit)
+			}
+			other := m.Identity
+			other.Type += n
+			if _, found := index.Find(m.Identity); !found {
+				t.Fatalf("%s: %+v is not found", name, m)
+			}
+			if _, found := index.Find(other); found {
+				t.Fatalf("%s: %+v is found", name, other)
+			}
 		}
 	}
 }
