@@ -1018,10 +1018,10 @@ var mutations = []mutation{
 		test: "TestRecent",
 	},
 	{
-		name: "take a record's type for any that shares its id and time",
+		name: "write a record again that an older release has remembered without its type",
 		file: "internal/state/remembered.go",
-		old:  "found = found || m.Type == audit.AnyType",
-		new:  "found = true",
+		old:  "range [...]uint64{id.Type, audit.AnyType} {",
+		new:  "range [...]uint64{id.Type} {",
 		in:   "internal/state",
 		test: "TestFind",
 	},
