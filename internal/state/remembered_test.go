@@ -164,13 +164,14 @@ func TestDecodeRecent(t *testing.T) {
 	typed := `"recent": {"c": [[3, "0000000000000001", "8000000000000001"]], "a": [[6,"1","9"],[5,"2","8"],
 		[5,"0000000000000001","0000000000000007"],[7,"0","0"]]}`
 	for name, members := range map[string]string{
-		"other order":       `"recent_ids": {"c": 3, "b": 4, "a": 7}, ` + typed,
-		"recent first":      typed + `, "recent_ids": {"a": 7, "b": 4, "c": 3}`,
-		"no ids but these":  typed + `, "recent_ids": {"b": 4}`,
-		"in pieces":         `"recent_ids": {"b": 4}, ` + typed + `, "recent": null, "recent_ids": null, "RECENT_IDS": {"a": 9}`,
-		"an id without any": `"recent_ids": {"b": 4, "a": 7}, ` + strings.Replace(typed, `{`, `{"b": [], `, 1),
-		"an id with null":   `"recent_ids": {"b": 4, "a": 7}, ` + strings.Replace(typed, `{`, `{"b": null, `, 1),
-		"escaped":           `"recent\u005fids": {"\u0062": 4}, ` + strings.Replace(typed, `"a"`, `"\u0061"`, 1),
+		"other order":         `"recent_ids": {"c": 3, "b": 4, "a": 7}, ` + typed,
+		"recent first":        typed + `, "recent_ids": {"a": 7, "b": 4, "c": 3}`,
+		"no ids but these":    typed + `, "recent_ids": {"b": 4}`,
+		"in pieces":           `"recent_ids": {"b": 4}, ` + typed + `, "recent": null, "recent_ids": null, "RECENT_IDS": {"a": 9}`,
+		"an id without any":   `"recent_ids": {"b": 4, "a": 7}, ` + strings.Replace(typed, `{`, `{"b": [], `, 1),
+		"without any, spaced": `"recent_ids": {"b": 4, "a": 7}, ` + strings.Replace(typed, `{`, `{"b": [ ], `, 1),
+		"an id with null":     `"recent_ids": {"b": 4, "a": 7}, ` + strings.Replace(typed, `{`, `{"b": null, `, 1),
+		"escaped":             `"recent\u005fids": {"\u0062": 4}, ` + strings.Replace(typed, `"a"`, `"\u0061"`, 1),
 	} {
 		s, _, err := Decode(strings.NewReader(`{"last_effective_at": 9, "high": 9, `+members+`}`), testNow)
 		if err != nil {
