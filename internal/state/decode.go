@@ -239,11 +239,11 @@ func (d *decoder) recent(ids []idTime, bad *error) (list []Remembered) {
 		} else {
 			id = string(name)
 		}
-		v := d.value()
-		if v.Kind() == 'n' || v.Kind() == '[' && len(v) == len("[]") {
+		d.text = audit.Compact(d.text[:0], d.value())
+		switch string(d.text) {
+		case "null", "[]":
 			continue
 		}
-		d.text = audit.Compact(d.text[:0], v)
 		versions := bytes.TrimSuffix(bytes.TrimPrefix(d.text, []byte("[[")), []byte("]]"))
 		for version := range bytes.SplitSeq(versions, []byte("],[")) {
 			m, err := parseVersion(version)
