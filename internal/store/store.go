@@ -163,16 +163,20 @@ type storedState struct {
 // readState reads the state object, and decodes it on the way. The error is the storage client's.
 func (s *Store) readState(ctx context.Context) (stored storedState, err error) {
 	err = s.try(ctx, func(ctx context.Context) error {
-		r, err := s.States.Object(s.StateKey).NewReader(ctx)
-		if err != nil {
-			return err
+		for {
+			r, err := s.States.Object(s.StateKey).NewReader(ctx)
+			if err != nil {
+				return err
+			}
+			stored = storedState{Snapshot: Snapshot{Written: r.Attrs.LastModified, generation: r.Attrs.Generation}, digest: newDigest()}
+			in := &reader{r: io.TeeReader(io.LimitReader(r, state.MaxBytes+1), stored.digest)}
+			stored.State, stored.Note, stored.damage = decode(in)
+			_, _ = io.Copy(io.Discard, in) // at its end, the client checks what it has read
+			r.Close()
+			if !errors.Is(in.err, storage.ErrObjectNotExist) { // else it was replaced or deleted meanwhile
+				return in.err
+			}
 		}
-		defer r.Close()
-		stored = storedState{Snapshot: Snapshot{Written: r.Attrs.LastModified, generation: r.Attrs.Generation}, digest: newDigest()}
-		in := &reader{r: io.TeeReader(io.LimitReader(r, state.MaxBytes+1), stored.digest)}
-		stored.State, stored.Note, stored.damage = decode(in)
-		_, _ = io.Copy(io.Discard, in) // at its end, the client checks what it has read
-		return in.err
 	})
 	if err == nil && stored.digest.size > state.MaxBytes {
 		err = fmt.Errorf("it is larger than %d MiB", state.MaxBytes>>20)

@@ -1002,6 +1002,14 @@ var mutations = []mutation{
 		test: "TestLoadFails",
 	},
 	{
+		name: "take a state that is replaced while it is read for a missing one",
+		file: "internal/store/store.go",
+		old:  "if !errors.Is(in.err, storage.ErrObjectNotExist) {",
+		new:  "if true {",
+		in:   "internal/store",
+		test: "TestLoadReplaced",
+	},
+	{
 		name: "take another's state for one's own",
 		file: "internal/store/store.go",
 		old:  "d.size == other.size && d.hash.Sum64() == other.hash.Sum64()",
