@@ -17,9 +17,13 @@ var ErrCutBody = errors.New("answer was cut off")
 
 // DecodePage decodes an answer to q in one pass and checks it completely: a page without an error
 // can be relied on. For an answer that ends too early the error is ErrCutBody. The records' lines
-// are in body, which is compacted first.
+// are in body, whose white space first goes to its end: it stays the text that it was.
 func DecodePage(body []byte, q Request) (Page, error) {
+	whole := body
 	body = Compact(body[:0], body)
+	for i := len(body); i < len(whole); i++ {
+		whole[i] = ' '
+	}
 	p, err := newPageDecoder(body).page(q)
 	if err != nil {
 		var syntax *jsontext.SyntacticError

@@ -90,6 +90,7 @@ func TestHostileAnswers(t *testing.T) {
 		{"another coding", http200("\x28\xb5\x2f\xfd", "Content-Encoding: zstd"), false, "no JSON list"},
 		{"a bomb", http200(zipped(strings.Repeat(" ", 40<<20)), gz), false, "larger than 32 MiB"},
 		{"an error", http200(`{"error":{"message":"Something is wrong"}}`), false, "answered 200 OK: Something is wrong"},
+		{"an error in lines", http200("{\n  \"error\": {\n    \"message\": \"Something is wrong\"\n  }\n}\n"), false, "answered 200 OK: Something is wrong"},
 		{"HTML", http200("<html>Sign in</html>"), false, "Sign in"},
 		{"null", http200("null"), false, "not null"},
 		{"a bare array", http200(`[{"id":"a","effective_at":150}]`), false, "wanted an object"},

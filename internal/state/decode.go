@@ -166,6 +166,7 @@ func (d *decoder) stream(top bool) (t streamText) {
 		return t
 	}
 	var ids []idTime
+	var list []Remembered
 	t.members = append(t.members, '{')
 	for d.more() {
 		had := len(t.members)
@@ -175,7 +176,7 @@ func (d *decoder) stream(top bool) (t streamText) {
 		case strings.EqualFold(string(name), "recent_ids"):
 			ids = d.recentIDs(ids, &t.err)
 		case strings.EqualFold(string(name), "recent"):
-			t.recent = t.recent.With(d.recent(ids, &t.err))
+			list = d.recent(list, ids, &t.err)
 		case top && strings.EqualFold(string(name), "tenant"):
 			tenant := d.stream(false)
 			if t.tenant = &tenant; string(tenant.members) == "null" {
@@ -188,7 +189,7 @@ func (d *decoder) stream(top bool) (t streamText) {
 		t.members = t.members[:had]
 	}
 	t.members = append(bytes.TrimSuffix(t.members, []byte(",")), '}')
-	t.recent = withUntyped(t.recent, ids)
+	t.recent = withUntyped(Recent(nil).With(list), ids)
 	return t
 }
 
@@ -220,14 +221,14 @@ func (d *decoder) recentIDs(ids []idTime, bad *error) []idTime {
 }
 
 // recent reads the records of each id. Where the ids are in the same order as ids, it shares their text.
-func (d *decoder) recent(ids []idTime, bad *error) (list []Remembered) {
+func (d *decoder) recent(list []Remembered, ids []idTime, bad *error) []Remembered {
 	if !d.entersObject() {
 		if v := d.value(); v.Kind() != 'n' {
 			*bad = errors.New(`"recent" is no object`)
 		}
-		return nil
+		return list
 	}
-	list = make([]Remembered, 0, len(ids))
+	list = slices.Grow(list, len(ids))
 	for d.more() {
 		name := d.name()
 		for len(ids) > 0 && ids[0].id < string(name) {

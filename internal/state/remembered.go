@@ -90,7 +90,7 @@ func (r Recent) byID() iter.Seq[Recent] {
 // Index finds remembered records.
 type Index struct {
 	records Recent
-	slots   []uint32 // a hash table: positions in records, from 1, of the first record of an id and time
+	slots   []uint32 // a hash table: positions in records, from 1
 	seed    maphash.Seed
 }
 
@@ -98,39 +98,27 @@ type Index struct {
 func NewIndex(r Recent) Index {
 	x := Index{r, make([]uint32, 1<<bits.Len(uint(2*len(r)))), maphash.MakeSeed()}
 	for i, m := range r {
-		if slot := x.slot(m.Identity); *slot == 0 {
-			*slot = uint32(i) + 1
-		}
+		*x.slot(m.Identity) = uint32(i) + 1
 	}
 	return x
 }
 
 func (x *Index) slot(id audit.Identity) *uint32 {
-	for h := maphash.String(x.seed, id.ID) + uint64(id.At); ; h++ {
+	for h := maphash.Comparable(x.seed, id); ; h++ {
 		slot := &x.slots[h%uint64(len(x.slots))]
-		if *slot == 0 || sameTime(x.records[*slot-1].Identity, id) {
+		if *slot == 0 || x.records[*slot-1].Identity == id {
 			return slot
 		}
 	}
 }
 
-func sameTime(a, b audit.Identity) bool { return a.At == b.At && a.ID == b.ID }
-
 // Find reports whether a record is remembered, and its line then. A record that is remembered without its
 // type, as by an older release, is any of its id and time.
 func (x *Index) Find(id audit.Identity) (line uint64, found bool) {
-	slot := *x.slot(id)
-	if slot == 0 {
-		return 0, false
-	}
-	for _, m := range x.records[slot-1:] {
-		if !sameTime(m.Identity, id) {
-			break
+	for _, id.Type = range [...]uint64{id.Type, audit.AnyType} {
+		if slot := *x.slot(id); slot != 0 {
+			return x.records[slot-1].Line, true
 		}
-		if m.Type == id.Type {
-			return m.Line, true
-		}
-		found = found || m.Type == audit.AnyType
 	}
-	return 0, found
+	return 0, false
 }

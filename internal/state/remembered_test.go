@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -100,6 +101,32 @@ func TestFind(t *testing.T) {
 		other.At = 3
 		if _, found := index.Find(other); found {
 			t.Fatalf("%+v is found", other)
+		}
+	}
+}
+
+// TestFindAlike: records that share an id, and a time, or whose times are alike, are found one by one. A
+// hash of less than the identity would take minutes.
+func TestFindAlike(t *testing.T) {
+	for name, record := range map[string]func(i int64) Remembered{
+		"one second": func(i int64) Remembered { return remembered("a", 1, uint64(i)+1, 1) },
+		"far apart":  func(i int64) Remembered { return remembered("a", i<<20, 1, 1) },
+		"close by":   func(i int64) Remembered { return remembered(strconv.FormatInt(i>>13, 10), i&(1<<13-1), 1, 1) },
+	} {
+		var list []Remembered
+		for i := range int64(200_000) {
+			list = append(list, record(i))
+		}
+		index := NewIndex(Recent(nil).With(list))
+		for _, m := range index.records {
+			other := m.Identity
+			other.Type += 200_000
+			if _, found := index.Find(m.Identity); !found {
+				t.Fatalf("%s: %+v is not found", name, m)
+			}
+			if _, found := index.Find(other); found {
+				t.Fatalf("%s: %+v is found", name, other)
+			}
 		}
 	}
 }

@@ -96,7 +96,7 @@ func (o *Staged) begin(attempt context.Context) error {
 }
 
 // resend makes the client send an upload again after a dropped connection, too.
-var resend = storage.WithErrorFunc(storage.ShouldRetry)
+var resend = storage.WithErrorFunc(shouldRetry)
 
 // conditional is the object for a write. The condition makes it idempotent, so that it is sent again.
 func (o *Staged) conditional() *storage.ObjectHandle {

@@ -14,6 +14,7 @@ import (
 	"hash/maphash"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"cloud.google.com/go/storage"
@@ -162,16 +163,20 @@ type storedState struct {
 // readState reads the state object, and decodes it on the way. The error is the storage client's.
 func (s *Store) readState(ctx context.Context) (stored storedState, err error) {
 	err = s.try(ctx, func(ctx context.Context) error {
-		r, err := s.States.Object(s.StateKey).NewReader(ctx)
-		if err != nil {
-			return err
+		for {
+			r, err := s.States.Object(s.StateKey).NewReader(ctx)
+			if err != nil {
+				return err
+			}
+			stored = storedState{Snapshot: Snapshot{Written: r.Attrs.LastModified, generation: r.Attrs.Generation}, digest: newDigest()}
+			in := &reader{r: io.TeeReader(io.LimitReader(r, state.MaxBytes+1), stored.digest)}
+			stored.State, stored.Note, stored.damage = decode(in)
+			_, _ = io.Copy(io.Discard, in) // at its end, the client checks what it has read
+			r.Close()
+			if !errors.Is(in.err, storage.ErrObjectNotExist) { // else it was replaced or deleted meanwhile
+				return in.err
+			}
 		}
-		defer r.Close()
-		stored = storedState{Snapshot: Snapshot{Written: r.Attrs.LastModified, generation: r.Attrs.Generation}, digest: newDigest()}
-		in := &reader{r: io.TeeReader(io.LimitReader(r, state.MaxBytes+1), stored.digest)}
-		stored.State, stored.Note, stored.damage = decode(in)
-		_, _ = io.Copy(io.Discard, in) // at its end, the client checks what it has read
-		return in.err
 	})
 	if err == nil && stored.digest.size > state.MaxBytes {
 		err = fmt.Errorf("it is larger than %d MiB", state.MaxBytes>>20)
@@ -286,12 +291,20 @@ func (s *Store) putBytes(ctx context.Context, object *storage.ObjectHandle, o st
 func (s *Store) put(ctx context.Context, object *storage.ObjectHandle, o storage.ObjectAttrs, write func(io.Writer) error) (attrs *storage.ObjectAttrs, err error) {
 	err = s.try(ctx, func(ctx context.Context) error {
 		for backoff := (gax.Backoff{}); ; {
-			if attrs, err = upload(ctx, object, o, write); !storage.ShouldRetry(err) || gax.Sleep(ctx, backoff.Pause()) != nil {
+			if attrs, err = upload(ctx, object, o, write); !shouldRetry(err) || gax.Sleep(ctx, backoff.Pause()) != nil {
 				return err
 			}
 		}
 	})
 	return attrs, err
+}
+
+// shouldRetry reports whether to send an upload again. The client does not know what HTTP/2 says: that a
+// stream was broken off, or that a request was refused unread, as by a server that goes away, and that the
+// transport would have sent it again itself if it had all of it in memory.
+func shouldRetry(err error) bool {
+	return storage.ShouldRetry(err) || err != nil &&
+		(strings.Contains(err.Error(), "stream error: stream ID") || strings.Contains(err.Error(), "http2: Transport: cannot retry err"))
 }
 
 func upload(ctx context.Context, object *storage.ObjectHandle, o storage.ObjectAttrs, write func(io.Writer) error) (*storage.ObjectAttrs, error) {

@@ -300,6 +300,18 @@ func TestLoadFails(t *testing.T) {
 	})
 }
 
+// TestLoadReplaced: a state that is replaced while it is read, whose rest is gone, does not pass for absent.
+func TestLoadReplaced(t *testing.T) {
+	inBubble(t, "logs", func(t *testing.T, x *fixture) {
+		x.write(stateKey, encoded(t, stateOf(1)))
+		x.strike(1, fault.Fault{Kind: fault.Cut}, reads)
+		x.after(reads, func() { x.write(stateKey, encoded(t, stateOf(2))) })
+		if s, err := x.Load(t.Context()); err != nil || s.First() || s.State.Watermark != 2 {
+			t.Errorf("%+v, %v", s, err)
+		}
+	})
+}
+
 // TestTooLarge: what is not read is not written either.
 func TestTooLarge(t *testing.T) {
 	client := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {

@@ -1002,6 +1002,14 @@ var mutations = []mutation{
 		test: "TestLoadFails",
 	},
 	{
+		name: "take a state that is replaced while it is read for a missing one",
+		file: "internal/store/store.go",
+		old:  "if !errors.Is(in.err, storage.ErrObjectNotExist) {",
+		new:  "if true {",
+		in:   "internal/store",
+		test: "TestLoadReplaced",
+	},
+	{
 		name: "take another's state for one's own",
 		file: "internal/store/store.go",
 		old:  "d.size == other.size && d.hash.Sum64() == other.hash.Sum64()",
@@ -1018,10 +1026,10 @@ var mutations = []mutation{
 		test: "TestRecent",
 	},
 	{
-		name: "take a record's type for any that shares its id and time",
+		name: "write a record again that an older release has remembered without its type",
 		file: "internal/state/remembered.go",
-		old:  "found = found || m.Type == audit.AnyType",
-		new:  "found = true",
+		old:  "range [...]uint64{id.Type, audit.AnyType} {",
+		new:  "range [...]uint64{id.Type} {",
 		in:   "internal/state",
 		test: "TestFind",
 	},
@@ -1036,10 +1044,18 @@ var mutations = []mutation{
 	{
 		name: "give an upload up with its connection",
 		file: "internal/store/staged.go",
-		old:  "storage.WithErrorFunc(storage.ShouldRetry)",
+		old:  "storage.WithErrorFunc(shouldRetry)",
 		new:  "storage.WithPolicy(storage.RetryIdempotent)",
 		in:   "internal/store",
 		test: "TestStagedFails",
+	},
+	{
+		name: "give a state up with a connection that goes away",
+		file: "internal/store/store.go",
+		old:  "return storage.ShouldRetry(err) || err != nil &&\n",
+		new:  "return storage.ShouldRetry(err) || false && ",
+		in:   "internal/store",
+		test: "TestPutHTTP2Ends",
 	},
 	{
 		name: "send again on a dead connection to the bucket",
