@@ -497,10 +497,10 @@ func TestOddSettings(t *testing.T) {
 // wantExit waits until the process has ended by itself.
 func (p process) wantExit(t *testing.T, how string) {
 	t.Helper()
-	defer time.AfterFunc(30*time.Second, func() { p.cmd.Process.Kill() }).Stop()
+	defer time.AfterFunc(15*time.Second, func() { p.cmd.Process.Kill() }).Stop()
 	p.cmd.Wait()
 	if got := p.cmd.ProcessState.String(); got != how {
-		t.Errorf("ended with %q, want %q\n%s", got, how, p.log)
+		t.Fatalf("ended with %q, want %q\n%s", got, how, p.log)
 	}
 }
 

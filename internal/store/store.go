@@ -313,7 +313,14 @@ func upload(ctx context.Context, object *storage.ObjectHandle, o storage.ObjectA
 	w := object.NewWriter(ctx)
 	w.ContentType, w.Metadata, w.CRC32C, w.SendCRC32C = o.ContentType, o.Metadata, o.CRC32C, true
 	w.ChunkSize = 0 // one request, with nothing of it in memory
-	err := write(w)
+	written := make(chan error, 1)
+	go func() { written <- write(w) }()
+	var err error
+	select {
+	case err = <-written:
+	case <-ctx.Done(): // the client may wait for ever for who took the request and answered before its end
+		return nil, ctx.Err()
+	}
 	if err != nil {
 		cancel() // an object must not end here
 	}

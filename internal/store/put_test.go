@@ -4,17 +4,41 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"cloud.google.com/go/storage"
 	"google.golang.org/api/option"
 
 	"example.com/auditlog/internal/names"
 )
+
+// tooEarly answers before a request's end, and reads no more of it.
+type tooEarly struct{}
+
+func (tooEarly) RoundTrip(r *http.Request) (*http.Response, error) {
+	r.Body.Close()
+	return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(`{"bucket":"logs","name":"x","generation":"5"}`)), Request: r}, nil
+}
+
+// TestPutAnsweredTooEarly: such an answer says nothing, and does not hold up the run.
+func TestPutAnsweredTooEarly(t *testing.T) {
+	client, err := NewClient(t.Context(), option.WithHTTPClient(&http.Client{Transport: tooEarly{}}), option.WithoutAuthentication())
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := New(client, Options{Layout: names.Layout{Bucket: "logs", Prefix: "feed", StateBucket: "logs", StateKey: stateKey}, Step: 40 * time.Millisecond})
+	// No bubble: the client's goroutine never ends.
+	if _, err := st.Put(t.Context(), st.States.Object("x"), "text/plain", make([]byte, 1<<20)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v", err)
+	}
+}
 
 // TestPutHTTP2Ends: an upload that an HTTP/2 server breaks off or refuses unread, as where it goes away, is sent again.
 func TestPutHTTP2Ends(t *testing.T) {
