@@ -256,7 +256,7 @@ func BenchmarkRun(b *testing.B) {
 // large as are read at all must fit into the memory that deploy/ sets.
 func TestPeakMemory(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds the function and reads 300,000 records")
+		t.Skip("builds the function and reads 150,000 records")
 	}
 	binary := buildFunction(t)
 	for _, tt := range []struct {
@@ -265,9 +265,9 @@ func TestPeakMemory(t *testing.T) {
 		limit         int64  // MiB
 	}{
 		{5_000, 0, "4", 40},
-		{80_000, 0, "4", 80},
+		{40_000, 0, "4", 60},
 		{5_000, 0, "32", 60},
-		{600, 310_000, "4", 240}, // pages of 31 MB
+		{400, 310_000, "4", 240}, // pages of 31 MB
 		{800, 250_000, "8", 240},
 	} {
 		h := overTCP(t)
@@ -293,12 +293,12 @@ func TestPeakMemory(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	h := overlapping(t, 100_000)
+	h := overlapping(t, 50_000)
 	runProcess(t, binary, h)
 	peak := runProcess(t, binary, h).peak
-	t.Logf("100,000 records in the overlap: peak memory %d MiB", peak)
-	if peak >= 75 {
-		t.Errorf("100,000 records in the overlap: peak memory %d MiB, want below 75", peak)
+	t.Logf("50,000 records in the overlap: peak memory %d MiB", peak)
+	if peak >= 60 {
+		t.Errorf("50,000 records in the overlap: peak memory %d MiB, want below 60", peak)
 	}
 }
 
