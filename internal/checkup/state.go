@@ -38,7 +38,7 @@ func (k *checkup) state(ctx context.Context) Finding {
 	return k.progress(snapshot)
 }
 
-// organization checks that the key is of the organization whose records the state is about.
+// organization checks that the key belongs to the organization whose records the state has.
 func (k *checkup) organization(context.Context) Finding {
 	if k.snapshot == nil {
 		return skipped("needs the state: see state")

@@ -200,10 +200,7 @@ type idTime struct {
 }
 
 func (d *decoder) recentIDs(ids []idTime, bad *error) []idTime {
-	if !d.entersObject() {
-		if v := d.value(); v.Kind() != 'n' {
-			*bad = errors.New(`"recent_ids" is no object`)
-		}
+	if !d.entersMember("recent_ids", bad) {
 		return ids
 	}
 	for d.more() {
@@ -222,10 +219,7 @@ func (d *decoder) recentIDs(ids []idTime, bad *error) []idTime {
 
 // recent reads the records of each id. Where the ids are in the same order as ids, it shares their text.
 func (d *decoder) recent(list []Remembered, ids []idTime, bad *error) []Remembered {
-	if !d.entersObject() {
-		if v := d.value(); v.Kind() != 'n' {
-			*bad = errors.New(`"recent" is no object`)
-		}
+	if !d.entersMember("recent", bad) {
 		return list
 	}
 	list = slices.Grow(list, len(ids))
@@ -317,6 +311,17 @@ func unquote(dst []byte, v jsontext.Value) []byte {
 // entersObject enters the next value if it is an object, and reports whether it is.
 func (d *decoder) entersObject() bool {
 	return d.err == nil && d.PeekKind() == '{' && d.token()
+}
+
+// entersMember enters the next value, of that member, which must be an object or null.
+func (d *decoder) entersMember(name string, bad *error) bool {
+	if d.entersObject() {
+		return true
+	}
+	if v := d.value(); v.Kind() != 'n' {
+		*bad = fmt.Errorf("%q is no object", name)
+	}
+	return false
 }
 
 // more reports whether the object has more. If not, it leaves it.

@@ -282,21 +282,27 @@ func TestNotServed(t *testing.T) {
 	})
 }
 
+// leaveStaged lets a run commit new records, and not publish them.
+func leaveStaged(h *harness.H) {
+	h.T.Helper()
+	h.Add(5, 10, 10)
+	h.BucketFaults.Set(func(_ int, r *http.Request) fault.Fault {
+		if strings.Contains(r.URL.Path, "/moveTo/") {
+			return fault.Fault{Kind: fault.Refuse, Status: http.StatusForbidden}
+		}
+		return fault.Fault{}
+	})
+	if _, err := h.Run(); err == nil {
+		h.T.Fatal("published")
+	}
+	h.BucketFaults.Set(nil)
+}
+
 // TestRunUnderWay: what is committed and not yet published is waited for.
 func TestRunUnderWay(t *testing.T) {
 	harness.InBubble(t, product.Function, func(t *testing.T, h *harness.H) {
 		collect(h, 2)
-		h.Add(5, 10, 10)
-		h.BucketFaults.Set(func(_ int, r *http.Request) fault.Fault {
-			if strings.Contains(r.URL.Path, "/moveTo/") {
-				return fault.Fault{Kind: fault.Refuse, Status: http.StatusForbidden}
-			}
-			return fault.Fault{}
-		})
-		if _, err := h.Run(); err == nil {
-			t.Fatal("published")
-		}
-		h.BucketFaults.Set(nil)
+		leaveStaged(h)
 		if _, err := verifier(h, verify.Options{}).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "committed, and not yet published") {
 			t.Errorf("error %v", err)
 		}
@@ -311,17 +317,7 @@ func TestRunUnderWay(t *testing.T) {
 func TestMoved(t *testing.T) {
 	harness.InBubble(t, product.Function, func(t *testing.T, h *harness.H) {
 		collect(h, 2)
-		h.Add(5, 10, 10)
-		h.BucketFaults.Set(func(_ int, r *http.Request) fault.Fault {
-			if strings.Contains(r.URL.Path, "/moveTo/") {
-				return fault.Fault{Kind: fault.Refuse, Status: http.StatusForbidden}
-			}
-			return fault.Fault{}
-		})
-		if _, err := h.Run(); err == nil {
-			t.Fatal("published")
-		}
-		h.BucketFaults.Set(nil)
+		leaveStaged(h)
 		h.Bucket.Write("logs", h.Stored().LastObject, nil)
 		collect(h, 2)
 		if s := string(h.ReadState()); !strings.Contains(s, `"count": 5`) {
