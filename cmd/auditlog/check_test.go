@@ -32,20 +32,7 @@ func TestCheckScripts(t *testing.T) {
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("scripts: %v, %v", scripts, err)
 	}
-	commands := map[string]func(*testscript.TestScript, bool, []string){
-		"exits": exits,
-		"world": startWorld,
-	}
-	maps.Copy(commands, checkScriptCommands)
-	testscript.Run(t, testscript.Params{
-		Files:               scripts,
-		RequireExplicitExec: true,
-		Setup: func(env *testscript.Env) error {
-			env.Values[fixtureKey{}] = new(fixture)
-			return nil
-		},
-		Cmds: commands,
-	})
+	runScripts(t, testscript.Params{Files: scripts, Cmds: maps.Clone(checkScriptCommands)})
 }
 
 var checkScriptCommands = map[string]func(*testscript.TestScript, bool, []string){

@@ -43,16 +43,9 @@ func TestMain(m *testing.M) {
 //	python HOURS             write the state of the Python function that ran so many hours ago
 //	follow                   run the command that the last one's standard error advises
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
-		RequireExplicitExec: true,
-		Setup: func(env *testscript.Env) error {
-			env.Values[fixtureKey{}] = new(fixture)
-			return nil
-		},
+	runScripts(t, testscript.Params{
+		Dir: "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":    exits,
-			"world":    startWorld,
 			"older":    addOlder,
 			"tenant":   addTenant,
 			"complete": complete,
@@ -63,6 +56,18 @@ func TestScripts(t *testing.T) {
 			"follow":   followRemedy,
 		},
 	})
+}
+
+// runScripts runs scripts, each with a fixture of its own, with the commands exits and world besides others.
+func runScripts(t *testing.T, p testscript.Params) {
+	t.Helper()
+	p.RequireExplicitExec = true
+	p.Setup = func(env *testscript.Env) error {
+		env.Values[fixtureKey{}] = new(fixture)
+		return nil
+	}
+	p.Cmds["exits"], p.Cmds["world"] = exits, startWorld
+	testscript.Run(t, p)
 }
 
 // fixture is what a script's commands share.

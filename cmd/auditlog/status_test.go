@@ -22,16 +22,9 @@ func TestStatusScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testscript.Run(t, testscript.Params{
-		Files:               files,
-		RequireExplicitExec: true,
-		Setup: func(env *testscript.Env) error {
-			env.Values[fixtureKey{}] = new(fixture)
-			return nil
-		},
+	runScripts(t, testscript.Params{
+		Files: files,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits,
-			"world": startWorld,
 			"object": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(fixtureOf(ts).world.Bucket.Write("logs", args[0], []byte(ts.ReadFile(args[1]))))
 			},

@@ -18,16 +18,9 @@ func TestVerifyScripts(t *testing.T) {
 	first := func(ts *testscript.TestScript) string {
 		return fixtureOf(ts).world.Bucket.Objects("logs", "openai-auditlog/")[0].Name
 	}
-	testscript.Run(t, testscript.Params{
-		Files:               []string{"testdata/verify.txtar"},
-		RequireExplicitExec: true,
-		Setup: func(env *testscript.Env) error {
-			env.Values[fixtureKey{}] = new(fixture)
-			return nil
-		},
+	runScripts(t, testscript.Params{
+		Files: []string{"testdata/verify.txtar"},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":    exits,
-			"world":    startWorld,
 			"complete": complete,
 			"take": func(ts *testscript.TestScript, _ bool, args []string) {
 				n, err := strconv.Atoi(args[0])
